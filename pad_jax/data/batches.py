@@ -1,0 +1,182 @@
+"""Batches: blocks of row numbers from the host, everything else gathered on the device."""
+
+from typing import NamedTuple
+
+import grain
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray
+
+from pad_jax.data.dataset import Dataset, frequency_buckets
+from pad_jax.losses.recommendation import draw_negatives
+from pad_jax.models.layout import Grid, Layout, lay_out, move
+
+
+class DeviceData(NamedTuple):
+    """What stays on the device for a whole phase."""
+
+    windows: Int[Array, "U L+1"]  # training prefixes, left-padded
+    gaps: Int[Array, "U L+1"]  # see `history_gaps`
+    bucket: Int[Array, " N+1"]
+    text: Float[Array, "N+1 E"]  # row 0 zeros; E = 0 when no expert reads text
+
+
+class Batch(NamedTuple):
+    """B users' training windows as tokens: the T inputs of the encoder and the V >= T events of the windows.
+
+    Window events are in row-major order, so the target of an input is the event behind it. `layout` is the
+    encoder's grid [B, L]; `event` and its inverse say which window event each input is.
+    """
+
+    items: Int[Array, " V"]  # window events, 0 in the unused tail
+    uid: Int[Array, " V"]  # names each event within the whole batch
+    layout: Layout
+    event: Int[Array, " T"]  # input -> window event
+    input: Int[Array, " V"]  # window event -> input (T for the last of a row and the tail)
+    negatives: Int[Array, " T"]
+    groups: tuple[Grid, Grid]  # window events and negatives by `group` users, for the MMD
+
+    @property
+    def valid(self) -> Bool[Array, " T"]:
+        return self.layout.grid.valid
+
+    @property
+    def targets(self) -> Int[Array, " T"]:
+        """Item numbers to predict."""
+        return jnp.where(self.valid, jnp.take(self.items, self.event + 1, mode="clip"), 0)
+
+    def inputs_of(self, x: Float[Array, "V D"]) -> Float[Array, "T D"]:
+        """Rows of the inputs among rows of all window events."""
+        return move(x, self.event, self.input)
+
+    def targets_of(self, x: Float[Array, "V D"]) -> Float[Array, "T D"]:
+        """Rows of the targets among rows of all window events."""
+        behind = jnp.concatenate([jnp.full(1, len(self.event), self.input.dtype), self.input[:-1]])
+        return move(x, self.event + 1, behind)
+
+
+class Caps(NamedTuple):
+    """Static sizes of a batch's lists on one device."""
+
+    tokens: int  # T
+    group: int  # users per MMD group
+    group_tokens: int  # most window events of a group
+
+
+def history_gaps(windows: Int32[np.ndarray, "U W"], items: int) -> Int32[np.ndarray, "U W"]:
+    """For the distinct items s_1 < s_2 < .. of each row: s_j - j, the other items before s_j; padded with N."""
+    ordered = np.sort(windows, axis=1)
+    new = np.ones(ordered.shape, bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    new &= ordered > 0
+    gaps = np.where(new, ordered - np.cumsum(new, axis=1), items)
+    return np.sort(gaps, axis=1).astype(np.int32)
+
+
+def device_data(dataset: Dataset, length: int, buckets: int, text: Float[np.ndarray, "N+1 E"] | None) -> DeviceData:
+    """The arrays of a dataset that training needs; host arrays, to be placed by `parallel.replicate`."""
+    windows = dataset.train_windows(length)
+    if text is None:
+        text = np.zeros((dataset.items + 1, 0), np.float32)
+    bucket, _ = frequency_buckets(dataset.counts, buckets)
+    return DeviceData(windows, history_gaps(windows, dataset.items), bucket, text)
+
+
+def make_batch(
+    data: DeviceData, rows: Int[Array, " B"], first_row: Int[Array, ""], key: PRNGKeyArray, caps: Caps
+) -> Batch:
+    """Gathers the windows of users `rows` (-1: no user) and draws a negative per position; runs on the device."""
+    windows = jnp.where(rows[:, None] >= 0, data.windows[rows], 0)
+    mask = windows > 0
+    count, width = windows.shape
+    layout = lay_out(mask[:, :-1], caps.tokens, first_row)
+    events = lay_out(mask, caps.tokens + count, first_row)
+    row, slot = layout.grid.cell // (width - 1), layout.slot
+    inside = layout.grid.valid
+    event = jnp.where(inside, jnp.take(events.grid.token.reshape(-1), row * width + slot, mode="clip"), len(events.uid))
+    event_row, event_slot = events.grid.cell // width, events.slot
+    is_input = events.grid.valid & (event_slot < width - 1)
+    input_ = jnp.where(
+        is_input,
+        jnp.take(layout.grid.token.reshape(-1), event_row * (width - 1) + event_slot, mode="clip"),
+        caps.tokens,
+    )
+    negatives = draw_negatives(
+        key, layout.uid, jnp.take(data.gaps, jnp.take(rows, row, mode="clip"), axis=0), data.bucket.shape[0] - 1
+    )
+    return Batch(
+        items=jnp.take(windows.reshape(-1), events.grid.cell, mode="fill", fill_value=0),
+        uid=events.uid,
+        layout=layout,
+        event=event,
+        input=input_,
+        negatives=jnp.where(inside, negatives, 0),
+        groups=tuple(_group(grid, caps) for grid in (events.grid, layout.grid)),
+    )
+
+
+def _group(grid: Grid, caps: Caps) -> Grid:
+    """Tokens of each `group` consecutive rows as one row of a grid of `group_tokens` columns."""
+    rows, width = grid.token.shape
+    count = rows // caps.group
+    per_group = grid.mask.reshape(count, -1).sum(axis=1)
+    start = jnp.cumsum(per_group) - per_group
+    column = jnp.arange(caps.group_tokens)
+    token = jnp.where(column < per_group[:, None], start[:, None] + column, len(grid.cell))
+    group = jnp.minimum(grid.cell // (width * caps.group), count - 1)
+    cell = group * caps.group_tokens + jnp.arange(len(grid.cell)) - start[group]
+    return Grid(jnp.where(grid.valid, cell, token.size), token)
+
+
+class Blocks:
+    """The order of users: an endless grain stream of blocks of K batches, a new permutation every epoch.
+
+    An epoch is every user once; its last batch may be short and its last block may hold fewer than K batches.
+    """
+
+    def __init__(self, users: int, batch: int, steps: int, seed: int):
+        self.users, self.batch = users, batch
+        self.epoch_steps = -(-users // batch)
+        self.blocks = -(-self.epoch_steps // steps)
+        self.steps = -(-self.epoch_steps // self.blocks)
+        self._seed = seed
+        self._epoch = (-1, np.zeros(0, np.int32))
+        self._stream = grain.MapDataset.range(self.blocks).repeat().map_with_index(self._block)
+
+    def _block(self, index: int, _: int) -> tuple[Int32[np.ndarray, "K B"], int]:
+        epoch, block = divmod(index, self.blocks)
+        if self._epoch[0] != epoch:
+            order = np.random.default_rng([self._seed, epoch]).permutation(self.users).astype(np.int32)
+            missing = self.blocks * self.steps * self.batch - self.users
+            self._epoch = (epoch, np.concatenate([order, np.full(missing, -1, np.int32)]))
+        rows = self._epoch[1].reshape(self.blocks, self.steps, self.batch)[block]
+        return rows, min(self.steps, self.epoch_steps - block * self.steps)
+
+    def iterator(self):
+        """A grain iterator of (rows [K, B], number of batches that hold users); its state goes into checkpoints."""
+        return iter(self._stream.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=1)))
+
+
+def batch_caps(
+    lengths: Int[np.ndarray, " U"], rows: Int32[np.ndarray, "K B"], devices: int, group: int, whole_groups: int = 0
+) -> Caps:
+    """Sizes that hold every batch of a block on every device, rounded up so that few shapes are compiled.
+
+    `lengths` are the numbers of window events of each user. `whole_groups` (L + 1, or 0) gives every group room for
+    all its slots, empty ones included.
+    """
+    per_row = np.where(rows >= 0, lengths[rows], 0)
+    inputs = np.maximum(per_row - 1, 0).reshape(len(rows), devices, -1)
+    grouped = per_row.reshape(len(rows), -1, group)
+    mean = lengths.mean()
+    return Caps(
+        tokens=_round_up(1 + inputs.sum(axis=2).max(), mean * inputs.shape[2]),
+        group=group,
+        group_tokens=group * whole_groups or _round_up(grouped.sum(axis=2).max(), mean * group),
+    )
+
+
+def _round_up(count: int, typical: float) -> int:
+    """To a multiple of the power of two near a sixth of what is typical."""
+    unit = max(8, 1 << int(np.log2(max(typical / 6, 1)) + 0.5))
+    return int(-(-count // unit) * unit)

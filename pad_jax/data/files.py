@@ -1,0 +1,70 @@
+"""Raw files: where they are looked for, how they are downloaded, how their tables are read."""
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pooch
+
+from pad_jax.config import DataConfig
+from pad_jax.errors import UserError
+from pad_jax.report.console import console, say
+
+
+def data_folder(config: DataConfig, folder: str) -> Path:
+    """`config.data.path`, else $PAD_JAX_DATA/<folder>, else data/<folder>."""
+    if config.path:
+        return Path(config.path)
+    root = os.environ.get("PAD_JAX_DATA")
+    return Path(root or "data") / folder
+
+
+def find_or_download(folder: Path, base_url: str, sha256: Mapping[str, str]) -> dict[str, Path]:
+    """The named files in `folder`; what is missing is downloaded from `base_url` and checked against `sha256`.
+
+    A file that is there is taken as it is: it may be the user's own. Raises UserError when the download fails.
+    """
+    paths = {name: folder / name for name in sha256}
+    missing = [name for name, path in paths.items() if not path.exists()]
+    for name in missing:
+        say(f"downloading {base_url}{name} to {folder}")
+        try:
+            pooch.retrieve(
+                base_url + name,
+                known_hash="sha256:" + sha256[name],
+                fname=name,
+                path=folder,
+                downloader=pooch.HTTPDownloader(progressbar=console.is_terminal, timeout=30),
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{folder / name} is missing and could not be downloaded ({_first_line(error)}): put the files "
+                f"{', '.join(sha256)} into {folder}, or set --config.data.path or PAD_JAX_DATA"
+            ) from error
+    return paths
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line number, row) of a CSV file with a header that names `columns`; anything else is a UserError."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            missing = [c for c in columns if c not in (reader.fieldnames or [])]
+            if missing:
+                raise UserError(
+                    f"{path}, line 1: no column {missing[0]!r}; the header must name {', '.join(columns)}"
+                )
+            for row in reader:
+                if None in row or any(row[c] is None for c in columns):
+                    raise UserError(f"{path}, line {reader.line_num}: the row does not have the header's columns")
+                yield reader.line_num, row
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; set --config.data.path or PAD_JAX_DATA") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as CSV in UTF-8: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,78 @@
+"""Scorers that learn nothing or almost nothing: what a trained model has to beat."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from jaxtyping import Float
+
+from pad_jax.data.dataset import Dataset, Split
+
+BASELINES = ("popularity", "markov", "text_cosine", "markov_text")
+_ROWS = 512
+
+
+def baseline_ranks(
+    dataset: Dataset, split: Split, text: Float[np.ndarray, "N+1 E"] | None
+) -> Iterator[tuple[str, Float[np.ndarray, " U"] | None]]:
+    """The rank of every user's target under each of `BASELINES`; None where a text table would be needed.
+
+    popularity   the item's training count
+    markov       how often the item followed the user's last item in training prefixes; ties by training count
+    text_cosine  cosine of the titles' vectors, item and last item
+    markov_text  log(1 + count(last -> i)) + 2 cos(i, last) + cos(i, the one before)
+
+    The history is masked, ties share the mean rank. A user with one event has no item before the last; the term is 0.
+    """
+    popularity = dataset.counts.astype(np.float64)
+    follows = _follows(dataset)
+    cosine = None
+    if text is not None:
+        unit = text.astype(np.float32)
+        cosine = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+
+    def counted(last):
+        return np.asarray(follows[last].todense(), dtype=np.float64)
+
+    scorers: dict[str, Callable[..., Any] | None] = {
+        "popularity": lambda last, _: np.broadcast_to(popularity, (len(last), len(popularity))),
+        "markov": lambda last, _: counted(last) + popularity / (popularity.max() + 1),
+        "text_cosine": None,
+        "markov_text": None,
+    }
+    if cosine is not None:
+        scorers["text_cosine"] = lambda last, _: cosine[last] @ cosine.T
+        scorers["markov_text"] = lambda last, before: (
+            np.log1p(counted(last)) + 2 * (cosine[last] @ cosine.T) + cosine[before] @ cosine.T
+        )
+    for name, score in scorers.items():
+        yield name, None if score is None else _ranks(score, split)
+
+
+def _follows(dataset: Dataset) -> Any:
+    """Sparse counts [N+1, N+1]: how often the column's item came right after the row's in a training prefix."""
+    position = np.arange(len(dataset.events) - 1)
+    last = dataset.starts[1:] - 3  # the last event of each training prefix
+    user = np.searchsorted(dataset.starts, position, side="right") - 1
+    inside = position < last[user]
+    pairs = dataset.events[:-1][inside], dataset.events[1:][inside]
+    size = dataset.items + 1
+    return scipy.sparse.csr_matrix((np.ones(len(pairs[0])), pairs), shape=(size, size))
+
+
+def _ranks(score: Callable[..., Any], split: Split) -> Float[np.ndarray, " U"]:
+    ranks = np.zeros(len(split.target))
+    for begin in range(0, len(ranks), _ROWS):
+        rows = slice(begin, begin + _ROWS)
+        inputs, target, history = split.inputs[rows], split.target[rows], split.history[rows]
+        scores = np.array(score(inputs[:, -1], inputs[:, -2]), dtype=np.float64)
+        index = np.arange(len(target))
+        masked = (history == target[:, None]).any(axis=1)
+        own = scores[index, target][:, None]
+        np.put_along_axis(scores, history, -np.inf, axis=1)
+        scores[:, 0] = -np.inf
+        higher = (scores > own).sum(axis=1)
+        equal = (scores == own).sum(axis=1) - 1
+        ranks[rows] = np.where(masked, np.isfinite(scores).sum(axis=1) + 1, 1 + higher + equal / 2)
+    return ranks

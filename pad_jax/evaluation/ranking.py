@@ -1,0 +1,75 @@
+"""Full ranking over all items, on the device, by counting."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from pad_jax.data.batches import DeviceData
+from pad_jax.data.dataset import Split
+from pad_jax.models.layout import lay_out
+from pad_jax.models.scorer import Params, Scorer, vectors_of
+from pad_jax.training import parallel
+
+
+def rank_by_counting(
+    scores: Float[Array, "B N+1"], target: Int[Array, " B"], history: Int[Array, "B H"]
+) -> Float[Array, " B"]:
+    """The target's rank among items 1..N without the history: 1 + #higher + #equal / 2.
+
+    `history` holds distinct items, 0 is padding. Column 0 of the scores is padding and takes no part. A target that
+    stands in the history is masked like the rest of it: its rank is one behind every candidate.
+    """
+    own = jnp.take_along_axis(scores, target[:, None], axis=1)
+    seen = jnp.take_along_axis(scores, history, axis=1)
+    met = history > 0
+    higher = (scores[:, 1:] > own).sum(axis=1) - (met & (seen > own)).sum(axis=1)
+    equal = (scores[:, 1:] == own).sum(axis=1) - (met & (seen == own)).sum(axis=1) - 1
+    masked = (met & (history == target[:, None])).any(axis=1)
+    candidates = scores.shape[1] - 1 - met.sum(axis=1)
+    return jnp.where(masked, candidates + 1, 1 + higher + equal / 2)
+
+
+def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], Float[np.ndarray, " U"]]:
+    """A function from (params, data, split) to the rank of every user's target; compiled once.
+
+    Users are spread over all devices, `batch` at a time on each; every rank is the user's own, so the result does
+    not depend on either number.
+    """
+
+    @jax.jit
+    def catalogue(params: Params, data: DeviceData):
+        everything = jnp.arange(data.bucket.shape[0])
+        items = scorer.item_vectors(params, everything, data, everything)
+        return vectors_of(items), scorer.gated(params, items, data.bucket)
+
+    @functools.partial(jax.pmap, axis_name=parallel.AXIS, in_axes=(None, 0, None), static_broadcasted_argnums=2)
+    def ranks(shared, split: Split, tokens: int):
+        params, vectors, gated = shared
+        layout = lay_out(split.inputs > 0, tokens)
+        ids = jnp.take(split.inputs.reshape(-1), layout.grid.cell, mode="fill", fill_value=0)
+        users = scorer.users(params, jax.tree.map(lambda x: x[ids], vectors), layout)
+        return rank_by_counting(layout.last(users) @ gated.T, split.target, split.history)
+
+    def rank(params: Params, data: DeviceData, split: Split) -> Float[np.ndarray, " U"]:
+        shared = (params, *catalogue(params, data))
+        users = len(split.target)
+        step = min(batch * jax.device_count(), -(-users // jax.device_count()) * jax.device_count())
+        lengths = np.resize((split.inputs > 0).sum(axis=1), -(-users // step) * step)
+        tokens = int(lengths.reshape(-1, step // jax.device_count()).sum(axis=1).max())
+        tokens = max(tokens, int((split.inputs[:1] > 0).sum()) * (step // jax.device_count()))
+        results = []
+        for begin in range(0, users, step):
+            part = jax.tree.map(lambda x, b=begin: _fill(x[b : b + step], step), split)
+            results.append(parallel.map_rows(lambda s, r: ranks(s, r, tokens), shared, part))
+        return np.concatenate(results)[:users]
+
+    return rank
+
+
+def _fill(x: np.ndarray, rows: int) -> np.ndarray:
+    """`rows` rows: zeros behind the given ones."""
+    return np.concatenate([x, np.zeros((rows - len(x), *x.shape[1:]), x.dtype)]) if len(x) < rows else x

@@ -1,0 +1,95 @@
+"""PAD: pre-train, align, disentangle (paper, section 3 and Algorithm 1).
+
+Each phase is a pure loss function of its parameters, and the training step that minimises it.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from pad_jax.config import Config
+from pad_jax.data.batches import Batch, DeviceData
+from pad_jax.losses.mean import Mean, masked_mean
+from pad_jax.losses.mmd import mk_mmd
+from pad_jax.methods.base import Losses, Method, Phase, recommendation_loss
+from pad_jax.models.scorer import ItemVectors, Params, Scorer
+from pad_jax.training.step import train_step
+
+
+def pretrain_loss(
+    scorer: Scorer, config: Config, params: Params, batch: Batch, data: DeviceData, key: PRNGKeyArray | None
+) -> Losses:
+    """Phase 1 and 3: the recommendation loss alone (Eq. 1)."""
+    loss, _, _ = recommendation_loss(scorer, config, params, batch, data, key)
+    return {"rec": (1.0, loss)}
+
+
+def align_loss(
+    scorer: Scorer, config: Config, params: Params, batch: Batch, data: DeviceData, key: PRNGKeyArray | None
+) -> Losses:
+    """Phase 2: L = L_REC + gamma * L_MK-MMD over the aligned expert (Eq. 4-7)."""
+    rec, events, negatives = recommendation_loss(scorer, config, params, batch, data, key)
+    mmd = alignment(config, batch, events["aligned"], negatives.get("aligned"))
+    return {"rec": (1.0, rec), "mmd": (config.mmd.weight, mmd)}
+
+
+finetune_loss = pretrain_loss  # Phase 3: the same loss, over the fused logit of three experts
+
+
+def alignment(config: Config, batch: Batch, events: ItemVectors, negatives: ItemVectors | None) -> Mean:
+    """L_MK-MMD (Eq. 5) between projected text rows and ID rows, a mean over groups of `mmd.group` users.
+
+    The rows of a group are its window events and, with bce, its negatives, an item as often as it occurs. A group of
+    users is the sample that the official code calls a batch on one GPU; it does not depend on the number of devices.
+
+    Differs: empty slots take no part, unless `mmd.include_padding`, which fills each group with pairs of padding rows
+    as the official code does (69 % of its rows on Prime Pantry).
+    """
+    event_grid, negative_grid = batch.groups
+    pairs = [(event_grid, events)] + ([(negative_grid, negatives)] if negatives is not None else [])
+    text = jnp.concatenate([grid.to_grid(rows.text_part) for grid, rows in pairs], axis=1)
+    ids = jnp.concatenate([grid.to_grid(rows.id_part) for grid, rows in pairs], axis=1)
+    mask = jnp.concatenate([grid.mask for grid, _ in pairs], axis=1)
+    filled = mask.sum(axis=1) >= 2
+    if config.mmd.include_padding:  # the last window event of a batch is always in the unused tail: item 0
+        text = jnp.where(mask[..., None], text, events.text_part[-1])
+        ids = jnp.where(mask[..., None], ids, events.id_part[-1])
+        mask = jnp.ones_like(mask)
+    distance = functools.partial(
+        mk_mmd, kernel=config.mmd.kernel, scales=config.mmd.scales, estimator=config.mmd.estimator
+    )
+    return masked_mean(jax.vmap(distance)(text, ids, mask), filled)
+
+
+pretrain_step = functools.partial(train_step, pretrain_loss)
+align_step = functools.partial(train_step, align_loss)
+finetune_step = functools.partial(train_step, finetune_loss)
+
+PRETRAIN = Phase("pretrain", ("id",), pretrain_step)
+ALIGN = Phase(
+    "align",
+    ("aligned",),
+    align_step,
+    start={
+        "tables/aligned": "tables/id",
+        "encoders/aligned": "encoders/id",
+        "tables/id": "tables/id",
+        "encoders/id": "encoders/id",
+    },
+    keep=("tables/id", "encoders/id"),
+)
+FINETUNE = Phase(
+    "finetune",
+    ("id", "aligned", "text"),
+    finetune_step,
+    start={
+        "tables": "tables",
+        "towers/aligned": "towers/aligned",
+        "encoders/id": "encoders/id",
+        "encoders/aligned": "encoders/aligned",
+    },
+)
+PAD = Method("pad", (PRETRAIN, ALIGN, FINETUNE))
+SASREC = Method("sasrec", (PRETRAIN,))

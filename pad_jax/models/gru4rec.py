@@ -1,0 +1,52 @@
+"""GRU4Rec as PAD uses it: a GRU over the history and a linear map of its states (Hidasi et al. 2016)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from pad_jax.models.dropout import dropout
+from pad_jax.models.layout import Layout
+
+
+class GRU4Rec(nn.Module):
+    """Dropout on the inputs, `layers` GRU layers without bias, a Linear back to D.
+
+    Differs: the official code runs the GRU over the left padding; here an empty slot leaves the zero state as it is.
+    """
+
+    hidden: int = 128
+    layers: int = 1
+    dropout: float = 0.1
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "T D"], layout: Layout, train: bool) -> Float[Array, "T D"]:
+        width = x.shape[-1]
+        if train:
+            x = dropout(x, self.dropout, self.make_rng("dropout"), layout.uid)
+        for layer in range(self.layers):
+            gates = nn.Dense(
+                3 * self.hidden, use_bias=False, kernel_init=nn.initializers.xavier_uniform(), name=f"gru_{layer}_input"
+            )(x)
+            recurrent = self.param(
+                f"gru_{layer}_state", nn.initializers.xavier_uniform(), (self.hidden, 3 * self.hidden)
+            )
+            x = layout.grid.to_tokens(_recur(layout.grid.to_grid(gates), layout.grid.mask, recurrent))
+        return nn.Dense(width, kernel_init=nn.initializers.xavier_normal(), name="dense")(x)
+
+
+def _recur(gates: Float[Array, "B L 3*H"], mask, recurrent: Float[Array, "H 3*H"]) -> Float[Array, "B L H"]:
+    """h' = (1 - z) n + z h; r, z = sigmoid(W x + U h); n = tanh(W x + r U h). Empty slots keep h."""
+
+    def step(state, slot):
+        inputs, filled = slot
+        reset_x, update_x, new_x = jnp.split(inputs, 3, axis=-1)
+        reset_h, update_h, new_h = jnp.split(state @ recurrent, 3, axis=-1)
+        reset, update = jax.nn.sigmoid(reset_x + reset_h), jax.nn.sigmoid(update_x + update_h)
+        new = (1 - update) * jnp.tanh(new_x + reset * new_h) + update * state
+        state = jnp.where(filled[:, None], new, state)
+        return state, state
+
+    start = jnp.zeros((gates.shape[0], recurrent.shape[0]), gates.dtype)
+    _, states = jax.lax.scan(step, start, (gates.swapaxes(0, 1), mask.swapaxes(0, 1)))
+    return states.swapaxes(0, 1)

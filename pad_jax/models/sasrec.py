@@ -1,0 +1,78 @@
+"""SASRec as PAD uses it: a causal Transformer over the history (Kang and McAuley 2018; `methods` of the README)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from pad_jax.models.dropout import dropout
+from pad_jax.models.layout import Layout
+
+xavier_normal = nn.initializers.xavier_normal()
+
+
+class SASRec(nn.Module):
+    """Learned positions, `blocks` self-attention blocks, a hidden state for every event.
+
+    `norm="post"` is the official code of PAD: LayerNorm after each residual sum and on the input, none at the end.
+    `norm="pre"` normalises the input of each sub-layer and the final state instead.
+
+    Positions are the absolute slots of the left-padded window (the newest event is always in slot L-1). Q, K, V and
+    O carry no bias; LayerNorm's epsilon is 1e-6; inputs are not scaled.
+
+    Differs: the SASRec paper has dropout between the two feed-forward layers, width D instead of 4 D, scales inputs
+    by sqrt(D), and normalises only the queries before attention.
+    """
+
+    blocks: int = 5
+    heads: int = 2
+    ffn: int = 4
+    dropout: float = 0.1
+    norm: str = "post"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "T D"], layout: Layout, train: bool) -> Float[Array, "T D"]:
+        width = x.shape[-1]
+        pre = self.norm == "pre"
+
+        def drop(y):
+            return dropout(y, self.dropout, self.make_rng("dropout"), layout.uid) if train else y
+
+        def linear(features, name, use_bias=True):
+            return nn.Dense(features, use_bias=use_bias, kernel_init=xavier_normal, name=name)
+
+        def normed(y, name):
+            return nn.LayerNorm(epsilon=1e-6, name=name)(y)
+
+        positions = self.param("positions", xavier_normal, (layout.length, width))
+        x = x + positions[layout.slot]
+        x = drop(x if pre else normed(x, "norm_input"))
+        for block in range(self.blocks):
+            name = f"block_{block}"
+            y = normed(x, f"{name}_norm_attention") if pre else x
+            query, key, value = (linear(width, f"{name}_{part}", use_bias=False)(y) for part in ("q", "k", "v"))
+            y = drop(linear(width, f"{name}_o", use_bias=False)(self.attend(query, key, value, layout, train)))
+            x = x + y if pre else normed(x + y, f"{name}_norm_attention")
+            y = normed(x, f"{name}_norm_ffn") if pre else x
+            y = nn.relu(linear(self.ffn * width, f"{name}_ffn_in")(y))
+            y = drop(linear(width, f"{name}_ffn_out")(y))
+            x = x + y if pre else normed(x + y, f"{name}_norm_ffn")
+        return normed(x, "norm_output") if pre else x
+
+    def attend(self, query, key, value, layout: Layout, train: bool) -> Float[Array, "T D"]:
+        """Softmax attention of every event over the events up to itself, in `heads` heads."""
+        width = query.shape[-1]
+        head = width // self.heads
+
+        def grid(y):
+            return layout.grid.to_grid(y.reshape(-1, self.heads, head))
+
+        query, key, value = grid(query), grid(key), grid(value)
+        scores = jnp.einsum("blhd,bmhd->bhlm", query, key) / jnp.sqrt(head)
+        length = layout.length
+        causal = jnp.tril(jnp.ones((length, length), bool))
+        seen = causal & layout.grid.mask[:, None, None, :]
+        weights = jax.nn.softmax(jnp.where(seen, scores, -1e9), axis=-1)
+        if train:
+            weights = dropout(weights, self.dropout, self.make_rng("dropout"), layout.rows)
+        return layout.grid.to_tokens(jnp.einsum("bhlm,bmhd->blhd", weights, value)).reshape(-1, width)

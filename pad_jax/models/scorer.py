@@ -1,0 +1,216 @@
+"""The scorer: score(u, i) = sum over experts k of gate_k(i) * <user_k, item_k(i)> (Eq. 8-11).
+
+Everything the project compares is a set of experts under this one scorer. Parameters are arguments, never state:
+
+    params = {"tables":   {"id": E_id, "aligned": E_al},          explicit arrays [N+1, D], row 0 padding
+              "towers":   {"aligned": f_w and CAT, "text": f_w'},  from text (and ID) rows to item vectors
+              "encoders": {"id": S_id, "aligned": S_al, "text": S_llm},
+              "gate":     a_k and its network, only with two experts or more}
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from pad_jax.config import GateConfig, ModelConfig
+from pad_jax.data.batches import DeviceData
+from pad_jax.models.caser import Caser
+from pad_jax.models.gate import Gate
+from pad_jax.models.gru4rec import GRU4Rec
+from pad_jax.models.layout import Layout, lay_out
+from pad_jax.models.sasrec import SASRec
+from pad_jax.models.towers import Concatenate, TextMLP, TextResidual
+
+EXPERTS = ("id", "aligned", "text")
+BACKBONES = ("sasrec", "gru4rec", "caser")
+Params = Mapping[str, Any]
+
+
+class ItemVectors(NamedTuple):
+    """What an expert makes of R items: their vectors, and the two parts of the aligned expert's."""
+
+    vector: Float[Array, "R D"]
+    id_part: Float[Array, "R D"] | None = None  # h^c of Eq. (5)
+    text_part: Float[Array, "R D"] | None = None  # h^s of Eq. (5)
+
+
+class UserEncoder(nn.Module):
+    """A backbone and what turns its states into user vectors.
+
+    `residual`: the user vector is the newest item's own vector plus a zero-started map of the state, so that training
+    starts from "more of the same". `scale`: what multiplies the user vector, that is every logit: `none`,
+    `sqrt` (1/sqrt(D)), or `learned` (exp of a parameter that starts at `log_scale`).
+    """
+
+    backbone: nn.Module
+    residual: bool
+    scale: str
+    log_scale: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "T D"], layout: Layout, train: bool) -> Float[Array, "T D"]:
+        user = self.backbone(x, layout, train)
+        width = x.shape[-1]
+        if self.residual:
+            user = x + nn.Dense(width, kernel_init=nn.initializers.zeros, name="user")(user)
+        if self.scale == "sqrt":
+            return user / jnp.sqrt(width)
+        if self.scale == "learned":
+            return user * jnp.exp(self.param("log_scale", lambda _: jnp.float32(self.log_scale)))
+        return user
+
+
+class Towers(nn.Module):
+    """The item tower of one expert: text MLP, and for the aligned expert the fusion with the ID row."""
+
+    model: ModelConfig
+    fuse: bool
+
+    @nn.compact
+    def __call__(self, text, ids, uid, train: bool) -> ItemVectors:
+        width, dropout = self.model.width, self.model.dropout
+        if self.model.text_tower == "mlp":
+            part = TextMLP(width, self.model.text_layers, dropout, name="text")(text, uid, train)
+        else:
+            part = TextResidual(width, dropout, name="text")(text, uid, train)
+        if not self.fuse:
+            return ItemVectors(part)
+        if self.model.fusion == "add":
+            return ItemVectors(ids + part, ids, part)
+        return ItemVectors(Concatenate(dropout, name="cat")(ids, part, uid, train), ids, part)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Pure functions over `params`; the fields are the hyper-parameters they share."""
+
+    model: ModelConfig
+    gate: GateConfig
+    backbone: str
+    experts: tuple[str, ...]
+    buckets: int
+    length: int
+
+    def init(self, key: PRNGKeyArray, items: int, text_width: int) -> dict[str, Any]:
+        """Fresh parameters of every expert; the same key gives an expert the same values in any set of experts."""
+        params: dict[str, Any] = {"tables": {}, "towers": {}, "encoders": {}}
+        width = self.model.width
+        layout = lay_out(jnp.ones((1, self.length), bool), self.length)
+        uid = jnp.arange(1)
+        for expert in self.experts:
+            table_key, tower_key, encoder_key = jax.random.split(jax.random.fold_in(key, EXPERTS.index(expert)), 3)
+            if expert != "text":
+                params["tables"][expert] = self._table(table_key, items)
+            if expert != "id":
+                ids = jnp.zeros((1, width)) if expert == "aligned" else None
+                text = jnp.zeros((1, text_width))
+                params["towers"][expert] = self._tower(expert).init(tower_key, text, ids, uid, False)["params"]
+            params["encoders"][expert] = self._encoder().init(
+                encoder_key, jnp.zeros((self.length, width)), layout, False
+            )["params"]
+        if len(self.experts) > 1:
+            vectors = tuple(jnp.zeros((1, width)) for _ in self.experts)
+            gate_key = jax.random.fold_in(key, len(EXPERTS))
+            params["gate"] = self._gate().init(gate_key, vectors, jnp.zeros(1, jnp.int32))["params"]
+        return params
+
+    def item_vectors(
+        self,
+        params: Params,
+        ids: Int[Array, " R"],
+        data: DeviceData,
+        uid: Int[Array, " R"],
+        key: PRNGKeyArray | None = None,
+    ) -> dict[str, ItemVectors]:
+        """Every expert's vectors of items `ids`. With a key, dropout; its draws belong to the `uid` of each row."""
+        text = data.text[ids].astype(jnp.float32) if data.text.shape[1] else None
+        result = {}
+        for expert in self.experts:
+            rows = params["tables"][expert][ids] if expert != "text" else None
+            if expert == "id":
+                result[expert] = ItemVectors(rows)
+                continue
+            result[expert] = self._tower(expert).apply(
+                {"params": params["towers"][expert]}, text, rows, uid, key is not None, rngs=self._rng(key, expert, 0)
+            )
+        return result
+
+    def gates(
+        self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]
+    ) -> Float[Array, "R K"]:
+        """The gate of each expert (columns in the order of `experts`) for R items; ones for a single expert."""
+        if len(self.experts) == 1:
+            return jnp.ones((len(bucket), 1))
+        vectors = tuple(items[expert].vector for expert in self.experts)
+        return self._gate().apply({"params": params["gate"]}, vectors, bucket)
+
+    def gated(
+        self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]
+    ) -> Float[Array, "R K*D"]:
+        """Item side of the score: the experts' vectors times their gates, side by side."""
+        gates = self.gates(params, items, bucket)
+        return jnp.concatenate([gates[:, [k]] * items[e].vector for k, e in enumerate(self.experts)], axis=-1)
+
+    def users(
+        self,
+        params: Params,
+        inputs: Mapping[str, Float[Array, "T D"]],
+        layout: Layout,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "T K*D"]:
+        """User side of the score after every event: the experts' user vectors side by side."""
+        return jnp.concatenate(
+            [
+                self._encoder().apply(
+                    {"params": params["encoders"][expert]},
+                    inputs[expert],
+                    layout,
+                    key is not None,
+                    rngs=self._rng(key, expert, 1),
+                )
+                for expert in self.experts
+            ],
+            axis=-1,
+        )
+
+    def _table(self, key: PRNGKeyArray, items: int) -> Float[Array, "N+1 D"]:
+        """Differs: the official code draws row 0 too, which is padding; here it is zero."""
+        shape = (items + 1, self.model.width)
+        if self.model.id_std > 0:
+            table = self.model.id_std * jax.random.normal(key, shape)
+        else:
+            table = nn.initializers.xavier_normal()(key, shape)
+        return table.at[0].set(0)
+
+    def _tower(self, expert: str) -> Towers:
+        return Towers(self.model, fuse=expert == "aligned")
+
+    def _gate(self) -> Gate:
+        return Gate(self.experts, self.buckets, self.gate.kind, self.gate.aligned_start)
+
+    def _encoder(self) -> UserEncoder:
+        m = self.model
+        backbone: nn.Module
+        if self.backbone == "sasrec":
+            backbone = SASRec(m.blocks, m.heads, m.ffn, m.dropout, m.norm)
+        elif self.backbone == "gru4rec":
+            backbone = GRU4Rec(m.gru_hidden, m.gru_layers, m.dropout)
+        else:
+            backbone = Caser(m.caser_horizontal, m.caser_vertical, m.dropout)
+        return UserEncoder(backbone, m.user == "residual", m.logit_scale, m.log_scale)
+
+    @staticmethod
+    def _rng(key: PRNGKeyArray | None, expert: str, side: int) -> dict[str, PRNGKeyArray]:
+        if key is None:
+            return {}
+        return {"dropout": jax.random.fold_in(key, 2 * EXPERTS.index(expert) + side)}
+
+
+def vectors_of(items: Mapping[str, ItemVectors]) -> dict[str, Float[Array, "R D"]]:
+    """The vectors alone."""
+    return {expert: item.vector for expert, item in items.items()}

@@ -1,0 +1,58 @@
+"""Item towers: from text rows (and ID rows) to item vectors."""
+
+import flax.linen as nn
+from jaxtyping import Array, Float, Int
+import jax.numpy as jnp
+
+from pad_jax.models.dropout import dropout
+
+xavier_normal = nn.initializers.xavier_normal()
+
+
+class TextMLP(nn.Module):
+    """f_w of Eq. (7): GELU(Linear E->D), then `layers` times [Dropout, Linear D->D, GELU] (official `FC_Layers`)."""
+
+    width: int
+    layers: int = 4
+    dropout: float = 0.1
+
+    @nn.compact
+    def __call__(self, text: Float[Array, "R E"], uid: Int[Array, " R"], train: bool) -> Float[Array, "R D"]:
+        x = nn.gelu(nn.Dense(self.width, kernel_init=xavier_normal)(text), approximate=False)
+        for _ in range(self.layers):
+            if train:
+                x = dropout(x, self.dropout, self.make_rng("dropout"), uid)
+            x = nn.gelu(nn.Dense(self.width, kernel_init=xavier_normal)(x), approximate=False)
+        return x
+
+
+class TextResidual(nn.Module):
+    """The text row itself (E = D) plus an MLP whose last layer starts at zero: training starts in the text's geometry.
+
+    Used by recipe `best` with `text.transform=principal`.
+    """
+
+    width: int
+    dropout: float = 0.1
+
+    @nn.compact
+    def __call__(self, text: Float[Array, "R D"], uid: Int[Array, " R"], train: bool) -> Float[Array, "R D"]:
+        x = nn.gelu(nn.Dense(2 * self.width, kernel_init=xavier_normal)(text * self.width**0.5), approximate=False)
+        if train:
+            x = dropout(x, self.dropout, self.make_rng("dropout"), uid)
+        return text + nn.Dense(self.width, kernel_init=nn.initializers.zeros)(x)
+
+
+class Concatenate(nn.Module):
+    """CAT of Eq. (6): GELU(Linear 2D->D (Dropout [ID ; text])), in this order."""
+
+    dropout: float = 0.1
+
+    @nn.compact
+    def __call__(
+        self, ids: Float[Array, "R D"], text: Float[Array, "R D"], uid: Int[Array, " R"], train: bool
+    ) -> Float[Array, "R D"]:
+        x = jnp.concatenate([ids, text], axis=-1)
+        if train:
+            x = dropout(x, self.dropout, self.make_rng("dropout"), uid)
+        return nn.gelu(nn.Dense(ids.shape[-1], kernel_init=xavier_normal)(x), approximate=False)

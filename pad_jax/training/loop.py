@@ -1,0 +1,164 @@
+"""A phase: blocks of steps on the device, an evaluation per epoch, early stopping, checkpoints."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pad_jax.config import Config, PhaseConfig
+from pad_jax.data.batches import Blocks, DeviceData, batch_caps, make_batch
+from pad_jax.errors import UserError
+from pad_jax.methods.base import Phase
+from pad_jax.models.scorer import Scorer
+from pad_jax.report.console import progress, say
+from pad_jax.training import memory, parallel
+from pad_jax.training.checkpoint import Checkpoints
+from pad_jax.training.parameters import adamw
+from pad_jax.training.step import TrainState
+
+#: Ranks of the validation targets under these parameters -> metrics.
+Evaluate = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def run_block(phase: Phase, scorer: Scorer, config: Config, optimizer) -> Callable[..., Any]:
+    """The mapped function of K steps: (state, data, count, key, rows [K, B], caps) -> state, sums of metrics.
+
+    Steps from `count` on hold no users and are not taken.
+    """
+
+    def block(state: TrainState, data: DeviceData, count, key, rows, caps):
+        first_row = jax.lax.axis_index(parallel.AXIS) * rows.shape[1]
+
+        def step(index, state):
+            negative_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
+            batch = make_batch(data, rows[index], first_row, negative_key, caps)
+            return phase.step(optimizer, scorer, config, state, batch, data, loss_key, axis=parallel.AXIS)
+
+        def body(index, carry):
+            state, sums = carry
+            state, metrics = step(index, state)
+            return state, jax.tree.map(jnp.add, sums, metrics)
+
+        _, shapes = jax.eval_shape(step, 0, state)
+        return jax.lax.fori_loop(0, count, body, (state, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)))
+
+    return parallel.run_steps(block)
+
+
+def train(
+    config: Config,
+    phase: Phase,
+    scorer: Scorer,
+    params: dict[str, Any],
+    frozen: dict[str, Any],
+    data: DeviceData,
+    evaluate: Evaluate,
+    directory: Path,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Trains a phase to its end, from its latest checkpoint if there is one.
+
+    Returns the parameters of the best epoch (trained and frozen) and
+    {"epochs", "best_epoch", "seconds", "stopped": "patience" | "epochs" | "minutes"}.
+
+    Raises UserError when a loss or gradient is not finite; the last good checkpoint stays.
+    """
+    limits: PhaseConfig = getattr(config, phase.name)
+    parallel.check_batch(config.train.batch, config.mmd.group)
+    lengths = (np.asarray(parallel.first_replica(data.windows)) > 0).sum(axis=1)
+    blocks = Blocks(len(lengths), config.train.batch, config.train.steps_per_dispatch, config.seed)
+    optimizer = adamw(config, limits)
+    state = parallel.replicate(TrainState(params, frozen, optimizer.init(params), jnp.zeros((), jnp.int32)))
+    key = parallel.replicate_key(jax.random.fold_in(jax.random.key(config.seed), 1))
+    run = run_block(phase, scorer, config, optimizer)
+    iterator = blocks.iterator()
+    checkpoints = Checkpoints(directory / "checkpoints")
+    log = directory / "metrics.jsonl"
+    status = {"epoch": 0, "best_epoch": 0, "best": -1.0, "seconds": 0.0}
+    latest = checkpoints.latest()
+    if latest is not None:
+        state, position, status = checkpoints.restore(latest, state)
+        iterator.set_state(position)
+        say(f"{phase.name}: continues after epoch {latest}")
+    _truncate(log, status["epoch"])
+    checked = False
+    started = time.monotonic() - status["seconds"]
+    stopped = _stop(config, limits, status)
+    while not stopped:
+        epoch = status["epoch"] + 1
+        sums: list[tuple[int, Any]] = []
+        with progress(f"{phase.name} epoch {epoch}", blocks.epoch_steps) as bar:
+            for _ in range(blocks.blocks):
+                rows, count = next(iterator)
+                caps = batch_caps(
+                    lengths, rows, jax.device_count(), config.mmd.group,
+                    config.data.length + 1 if config.mmd.include_padding else 0,
+                )
+                arguments = (state, data, jnp.int32(count), key, parallel.local_rows(rows), caps)
+                if not checked:
+                    memory.check(run, arguments)
+                    checked = True
+                state, metrics = run(*arguments)
+                sums.append((count, metrics))
+                if len(sums) > 1:  # read one block late, so that the device never waits for the host
+                    bar.advance(sums[-2][0], f"loss {_mean(sums[-2:-1])['loss']:.4f}")
+        losses = _mean(sums)
+        if not np.isfinite([losses["loss"], losses["gradient"]]).all():
+            checkpoints.close()
+            kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "there is no checkpoint yet"
+            raise UserError(
+                f"{phase.name}: loss {losses['loss']} or gradient {losses['gradient']} is not finite in epoch {epoch}; "
+                f"{kept}; lower config.{phase.name}.learning_rate"
+            )
+        result = evaluate({"params": state.params, "frozen": state.frozen})
+        value = result[config.train.select]
+        better = value > status["best"]
+        status = {
+            "epoch": epoch,
+            "best_epoch": epoch if better else status["best_epoch"],
+            "best": value if better else status["best"],
+            "seconds": time.monotonic() - started,
+        }
+        say(
+            f"{phase.name} epoch {epoch}: loss {losses['loss']:.4f}, "
+            f"valid HR@10 {100 * result['HR@10']:.2f} %, nDCG@10 {100 * result['nDCG@10']:.2f} %"
+            f"{' *' if better else ''}, {status['seconds']:.0f} s"
+        )
+        if jax.process_index() == 0:
+            with open(log, "a") as file:
+                file.write(json.dumps({"epoch": epoch, "seconds": status["seconds"], **losses, "valid": result}) + "\n")
+        checkpoints.save(epoch, state, iterator.get_state(), status | {"value": value})
+        stopped = _stop(config, limits, status)
+    best = checkpoints.best()
+    assert best is not None
+    state, _, _ = checkpoints.restore(best, state)
+    checkpoints.close()
+    summary = {"epochs": status["epoch"], "best_epoch": status["best_epoch"], "seconds": status["seconds"]}
+    return {"params": state.params, "frozen": state.frozen}, summary | {"stopped": stopped}
+
+
+def _stop(config: Config, limits: PhaseConfig, status: dict[str, Any]) -> str:
+    """Why training stops here, or an empty string."""
+    if status["epoch"] - status["best_epoch"] >= config.train.patience:
+        return "patience"
+    if limits.minutes and status["seconds"] >= 60 * limits.minutes:
+        return "minutes"
+    return "epochs" if status["epoch"] >= limits.epochs else ""
+
+
+def _mean(sums: list[tuple[int, Any]]) -> dict[str, float]:
+    count = sum(c for c, _ in sums)
+    return {name: float(sum(parallel.scalar(s[name]) for _, s in sums)) / count for name in sums[0][1]}
+
+
+def _truncate(log: Path, epoch: int) -> None:
+    """Drops evaluations that a killed run wrote behind its last checkpoint."""
+    if jax.process_index() == 0:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        lines = log.read_text().splitlines() if log.exists() else []
+        kept = [line for line in lines if json.loads(line)["epoch"] <= epoch]
+        log.write_text("".join(line + "\n" for line in kept))

@@ -1,0 +1,33 @@
+"""Memory needed and at hand, before training starts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import psutil
+
+from pad_jax.errors import UserError
+from pad_jax.report.console import say
+
+
+def check(run: Callable[..., Any], arguments: tuple) -> None:
+    """Prints what one device needs for `run(*arguments)` and what it has; raises UserError when it cannot fit."""
+    sizes = run.lower(*arguments).compile().memory_analysis()
+    device = jax.local_devices()[0]
+    needed = sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
+    needed -= sizes.alias_size_in_bytes
+    statistics = device.memory_stats() if device.platform != "cpu" else None
+    if statistics:
+        at_hand, where = statistics["bytes_limit"], str(device)
+    else:
+        at_hand, where = psutil.virtual_memory().available // jax.local_device_count(), "host, per device"
+    say(f"memory: {_gib(needed)} needed, {_gib(at_hand)} at hand ({where})")
+    if needed > at_hand:
+        raise UserError(
+            f"training needs {_gib(needed)} of memory and {_gib(at_hand)} are at hand on {where}: lower "
+            "config.train.batch or config.model.width, use config.loss=sampled_softmax, or add devices"
+        )
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"

@@ -1,0 +1,92 @@
+"""The only file that knows devices: one path, pmap, on one device or many, in one process or several."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from pad_jax.errors import UserError
+
+AXIS = "data"
+
+
+def replicate(tree: Any) -> Any:
+    """The same values on every device of every process; the source's buffers stay its own."""
+    sharding = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
+    return jax.tree.map(lambda x: jax.device_put(np.asarray(x), sharding), tree)
+
+
+def replicate_key(key: Any) -> Any:
+    """`replicate` for a random key."""
+    return jax.random.wrap_key_data(replicate(jax.random.key_data(key)))
+
+
+def scalar(x: Any) -> float:
+    """The value of a replicated scalar."""
+    return float(np.asarray(first_replica(x)))
+
+
+def first_replica(tree: Any) -> Any:
+    """A replicated tree as seen by one local device."""
+    return jax.tree.map(lambda x: x.addressable_shards[0].data, tree)
+
+
+def local_rows(rows: np.ndarray) -> np.ndarray:
+    """Splits [K, B] over all devices: this process's part, [local devices, K, B / devices]."""
+    steps, batch = rows.shape
+    split = rows.reshape(steps, jax.device_count(), batch // jax.device_count()).swapaxes(0, 1)
+    here = [i for i, device in enumerate(jax.devices()) if device.process_index == jax.process_index()]
+    return np.ascontiguousarray(split[here])
+
+
+def run_steps(step: Callable[..., Any], donate: bool = True) -> Callable[..., Any]:
+    """pmap of `step(state, data, count, key, rows, caps)`, with rows on the mapped axis and caps static.
+
+    `state`, `data`, `count` and `key` are the same on every device and come back without a device axis.
+    """
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, None, None, None, 0),
+        out_axes=None,
+        static_broadcasted_argnums=(5,),
+        donate_argnums=(0,) if donate else (),
+    )
+
+
+def check_batch(batch: int, group: int) -> None:
+    """Raises UserError unless a batch divides into devices x whole groups."""
+    unit = jax.device_count() * group
+    if batch % unit:
+        raise UserError(
+            f"config.train.batch={batch} must be a multiple of devices x config.mmd.group = "
+            f"{jax.device_count()} x {group} = {unit}"
+        )
+
+
+@functools.cache
+def _gather():
+    return jax.pmap(lambda x: jax.lax.all_gather(x, AXIS), axis_name=AXIS, out_axes=None)
+
+
+def map_rows(function: Callable[..., Any], shared: Any, rows: Any) -> Any:
+    """function(shared, rows) with the leading axis of `rows` over all devices; returns the whole result as numpy.
+
+    The leading axis [R] is filled up with copies of row 0 to a multiple of the device count, and cut again.
+    """
+    devices = jax.device_count()
+    count = len(jax.tree.leaves(rows)[0])
+    per_device = -(-count // devices)
+    here = [i for i, device in enumerate(jax.devices()) if device.process_index == jax.process_index()]
+
+    def spread(x):
+        padded = np.concatenate([x, np.repeat(x[:1], per_device * devices - count, axis=0)])
+        return padded.reshape(devices, per_device, *x.shape[1:])[here]
+
+    result = function(shared, jax.tree.map(spread, rows))
+    gathered = jax.tree.map(lambda x: np.asarray(first_replica(_gather()(x))), result)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], gathered)
