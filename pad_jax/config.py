@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from pad_jax.errors import UserError
+from pad_jax.losses.mmd import ESTIMATORS, KERNELS
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class ModelConfig:
     user: str = "state"  # state [P] | residual: see models/scorer.py
     logit_scale: str = "none"  # none [P] | sqrt | learned
     log_scale: float = 0.0  # where a learned scale starts
+    fresh_encoder: bool = False  # phase 2 of PAD starts with a fresh encoder; [C] copies the pre-trained one
     id_std: float = 0.0  # standard deviation of fresh ID rows; 0: Xavier normal [C]
 
 
@@ -92,6 +94,7 @@ class TrainConfig:
     gate_learning_rate: float = 0.0  # 0: as the phase [C]
     warmup: int = 0  # steps of linear warm-up
     steps_per_dispatch: int = 32  # [O] K: batches per call of the device
+    prior: float = 0.0  # loss=ce: times log(1 + training count), added to the logits in training only
     sampled: int = 512  # [O] items drawn per step, loss=sampled_softmax
 
 
@@ -174,8 +177,8 @@ CHOICES = {
     "model.user": ("state", "residual"),
     "model.logit_scale": ("none", "sqrt", "learned"),
     "gate.kind": ("bucket", "bucket_emb", "shared"),
-    "mmd.kernel": ("gaussian", "laplacian", "linear", "cosine", "cosine_paper"),
-    "mmd.estimator": ("tllib", "unbiased", "biased"),
+    "mmd.kernel": KERNELS,
+    "mmd.estimator": ESTIMATORS,
 }
 
 
@@ -195,13 +198,13 @@ def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Config:
     values = config.to_dict()
     recipes = values.pop("recipes")
     recipe = values["recipe"]
-    _check("recipe", recipe, tuple(recipes))
+    check_choice("recipe", recipe, tuple(recipes))
     given = set(given)
-    for name, value in _flatten(recipes[recipe]):
+    for name, value in dotted(recipes[recipe]).items():
         if name not in given:
             _put(values, name, value)
     for name, choices in CHOICES.items():
-        _check(name, dict(_flatten(values))[name], choices)
+        check_choice(name, dotted(values)[name], choices)
     sections = {f.name: f.type for f in fields(Config) if dataclasses.is_dataclass(f.type)}
     resolved = Config(**{k: sections[k](**v) if k in sections else v for k, v in values.items()})
     _validate(resolved)
@@ -230,37 +233,32 @@ def _validate(config: Config) -> None:
     if min(config.eval.ks, default=0) < 1 or 10 not in config.eval.ks:
         raise UserError(f"config.eval.ks must be positive and contain 10, not {config.eval.ks}")
     metrics = [f"{m}@{k}" for m in ("HR", "nDCG") for k in config.eval.ks] + ["MRR"]
-    _check("train.select", config.train.select, metrics)
-
-
-def _check(name: str, value: Any, choices: Iterable[str]) -> None:
-    if value not in choices:
-        near = difflib.get_close_matches(str(value), list(choices), 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"config.{name}={value!r} is unknown: one of {', '.join(choices)}{hint}")
+    check_choice("train.select", config.train.select, metrics)
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Raises UserError with the nearest choice when `value` is none of `choices`."""
-    _check(name, value, list(choices))
+    choices = list(choices)
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"config.{name}={value!r} is unknown: one of {', '.join(choices)}{hint}")
 
 
 def as_dict(config: Config) -> dict[str, Any]:
-    """The configuration as nested JSON-ready dictionaries."""
-    return ConfigDict(dataclasses.asdict(config)).to_dict()
+    """The configuration as nested dictionaries."""
+    return dataclasses.asdict(config)
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields as dotted names and values."""
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
+            flat |= dotted(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value
-
-
-def flatten(config: Config) -> dict[str, Any]:
-    """The configuration as dotted names and values."""
-    return dict(_flatten(dataclasses.asdict(config)))
+            flat[prefix + name] = value
+    return flat
 
 
 def _merge(first: Mapping, second: Mapping) -> dict:

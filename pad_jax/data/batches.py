@@ -15,10 +15,11 @@ from pad_jax.models.layout import Grid, Layout, lay_out, move
 class DeviceData(NamedTuple):
     """What stays on the device for a whole phase."""
 
-    windows: Int[Array, "U L+1"]  # training prefixes, left-padded
-    gaps: Int[Array, "U L+1"]  # see `history_gaps`
-    bucket: Int[Array, " N+1"]
-    text: Float[Array, "N+1 E"]  # row 0 zeros; E = 0 when no expert reads text
+    windows: Int[Array, "U W"]  # training prefixes, left-padded
+    gaps: Int[Array, "U W"]  # see `history_gaps`
+    bucket: Int[Array, " I"]
+    counts: Int[Array, " I"]  # training counts
+    text: Float[Array, "I E"]  # row 0 zeros; E = 0 when no expert reads text
 
 
 class Batch(NamedTuple):
@@ -73,13 +74,13 @@ def history_gaps(windows: Int32[np.ndarray, "U W"], items: int) -> Int32[np.ndar
     return np.sort(gaps, axis=1).astype(np.int32)
 
 
-def device_data(dataset: Dataset, length: int, buckets: int, text: Float[np.ndarray, "N+1 E"] | None) -> DeviceData:
+def device_data(dataset: Dataset, length: int, buckets: int, text: Float[np.ndarray, "I E"] | None) -> DeviceData:
     """The arrays of a dataset that training needs; host arrays, to be placed by `parallel.replicate`."""
     windows = dataset.train_windows(length)
     if text is None:
         text = np.zeros((dataset.items + 1, 0), np.float32)
     bucket, _ = frequency_buckets(dataset.counts, buckets)
-    return DeviceData(windows, history_gaps(windows, dataset.items), bucket, text)
+    return DeviceData(windows, history_gaps(windows, dataset.items), bucket, dataset.counts.astype(np.int32), text)
 
 
 def make_batch(
@@ -168,11 +169,11 @@ def batch_caps(
     per_row = np.where(rows >= 0, lengths[rows], 0)
     inputs = np.maximum(per_row - 1, 0).reshape(len(rows), devices, -1)
     grouped = per_row.reshape(len(rows), -1, group)
-    mean = lengths.mean()
+    mean = float(lengths.mean())
     return Caps(
-        tokens=_round_up(1 + inputs.sum(axis=2).max(), mean * inputs.shape[2]),
+        tokens=_round_up(1 + int(inputs.sum(axis=2).max()), mean * inputs.shape[2]),
         group=group,
-        group_tokens=group * whole_groups or _round_up(grouped.sum(axis=2).max(), mean * group),
+        group_tokens=group * whole_groups or _round_up(int(grouped.sum(axis=2).max()), mean * group),
     )
 
 

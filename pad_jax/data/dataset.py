@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32, Shaped
+from jaxtyping import Bool, Int, Int32
 
 from pad_jax.errors import UserError
 
@@ -39,7 +39,7 @@ class Dataset:
     titles: Sequence[str] = field(repr=False)
     user_ids: Sequence[str] = field(repr=False)
     events: Int32[np.ndarray, " M"] = field(repr=False)
-    starts: Int[np.ndarray, " U+1"] = field(repr=False)
+    starts: Int[np.ndarray, " _"] = field(repr=False)
     note: str = ""  # one line that is printed whenever the dataset is used
 
     def __post_init__(self):
@@ -70,14 +70,14 @@ class Dataset:
         return digest.hexdigest()
 
     @cached_property
-    def counts(self) -> Int[np.ndarray, " N+1"]:
+    def counts(self) -> Int[np.ndarray, " I"]:
         """How often each item stands in the training prefixes (validation and test targets do not count)."""
         is_training = np.ones(len(self.events), bool)
         is_training[self.starts[1:] - 1] = False
         is_training[self.starts[1:] - 2] = False
         return np.bincount(self.events[is_training], minlength=self.items + 1)
 
-    def train_windows(self, length: int) -> Int32[np.ndarray, "U L+1"]:
+    def train_windows(self, length: int) -> Int32[np.ndarray, "U W"]:
         """The latest `length` + 1 events of each training prefix, left-padded: inputs [:, :-1], targets [:, 1:]."""
         return _last(self.events, self.starts[:-1], self.starts[1:] - 2, length + 1)
 
@@ -101,7 +101,7 @@ def _last(events, begins, ends, width: int) -> Int32[np.ndarray, "U W"]:
     return np.where(index >= begins[:, None], events[np.maximum(index, 0)], 0).astype(np.int32)
 
 
-def frequency_buckets(counts: Int[np.ndarray, " N+1"], buckets: int) -> tuple[Int32[np.ndarray, " N+1"], list[int]]:
+def frequency_buckets(counts: Int[np.ndarray, " I"], buckets: int) -> tuple[Int32[np.ndarray, " I"], list[int]]:
     """Buckets of items so that each holds about 1/`buckets` of the training events (paper, section 3.4).
 
     Items are ranked by training count, descending, ties by item number; a bucket closes as soon as its own count
@@ -139,7 +139,7 @@ def from_sequences(
     item_ids: Sequence[str],
     titles: Sequence[str],
     user_ids: Sequence[str],
-    sequences: Sequence[Shaped[np.ndarray, " n"] | Sequence[int]],
+    sequences: Sequence[np.ndarray | list[int]],
     note: str = "",
 ) -> Dataset:
     """A Dataset from one list of item numbers (1..N) per user."""

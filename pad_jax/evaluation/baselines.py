@@ -14,7 +14,7 @@ _ROWS = 512
 
 
 def baseline_ranks(
-    dataset: Dataset, split: Split, text: Float[np.ndarray, "N+1 E"] | None
+    dataset: Dataset, split: Split, text: Float[np.ndarray, "I E"] | None
 ) -> Iterator[tuple[str, Float[np.ndarray, " U"] | None]]:
     """The rank of every user's target under each of `BASELINES`; None where a text table would be needed.
 

@@ -16,7 +16,7 @@ from pad_jax.training import parallel
 
 
 def rank_by_counting(
-    scores: Float[Array, "B N+1"], target: Int[Array, " B"], history: Int[Array, "B H"]
+    scores: Float[Array, "B I"], target: Int[Array, " B"], history: Int[Array, "B H"]
 ) -> Float[Array, " B"]:
     """The target's rank among items 1..N without the history: 1 + #higher + #equal / 2.
 

@@ -1,13 +1,25 @@
 """Multi-kernel maximum mean discrepancy between two samples (Eq. 2, 3, 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-KERNELS = ("gaussian", "laplacian", "linear", "cosine", "cosine_paper")
 ESTIMATORS = ("tllib", "unbiased", "biased")
+
+
+class Kernel(NamedTuple):
+    """A kernel between the rows of two matrices.
+
+    `pairwise(x, y)` is [n, m]. Without `shape` that is the kernel. With it, `pairwise` is a distance and the kernel is
+    `shape(distance / mean distance, scales)`, the mean taken over all pairs of valid rows of both samples, diagonal
+    included, as a constant: the bandwidth follows the data.
+    """
+
+    pairwise: Callable[[Array, Array], Array]
+    shape: Callable[[Array, Sequence[int]], Array] | None = None
 
 
 def mk_mmd(
@@ -20,15 +32,16 @@ def mk_mmd(
 ) -> Float[Array, ""]:
     """Squared MK-MMD between the valid rows of two samples of the same size.
 
-    With k = sum_u k_u and n valid rows of each sample:
+    With k = sum_u k_u over `scales` u, and n valid rows of each sample:
 
     unbiased   sum_{i != j} [k(s_i, s_j) + k(t_i, t_j)] / (n (n-1)) - 2/n^2 sum_{ij} k(s_i, t_j)
     tllib      the same + 2/(n-1), which is what the official code adds; it never matters for gradients
     biased     sum_{ij} [k(s_i, s_j) + k(t_i, t_j) - 2 k(s_i, t_j)] / n^2
 
-    gaussian      k_u = exp(-|x-y|^2 / (2 * 2^u * m)), Eq. (12); m is the mean squared distance over all pairs of
-                  valid rows of both samples, the diagonal included, taken as a constant
-    laplacian     k_u = exp(-|x-y|_1 / (2^u * m1)), Eq. (17), m1 the mean L1 distance likewise
+    Kernels (`KERNELS`; m is the mean distance):
+
+    gaussian      exp(-|x-y|^2 / (2 * 2^u * m)), Eq. (12)
+    laplacian     exp(-|x-y|_1 / (2^u * m)), Eq. (17)
     linear        x . y, Eq. (14)
     cosine        cos(x, y)
     cosine_paper  1 - cos(x, y), Eq. (15) to the letter: a distance and no kernel, so minimising it drives the
@@ -37,74 +50,79 @@ def mk_mmd(
     Differs: Eq. (12) and (17) use sigma in {-3, .., 1} as it stands; the official code uses 2^sigma times the batch
     mean, as here. Eq. (3) weighs the kernels by beta_u; the weights are 1, as in the official code.
 
-    `mask` leaves rows out of everything, bandwidth included. Fewer than two valid rows give 0. Distances are taken
-    in full precision on every device: TF32 halves a small MMD.
+    `mask` leaves rows out of everything, bandwidth included. Fewer than two valid rows give 0. Products are taken in
+    full precision on every device: TF32 halves a small MMD. Raises KeyError or ValueError for an unknown kernel or
+    estimator.
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, not {kernel!r}")
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}, not {estimator!r}")
+    pairwise, shape = KERNELS[kernel]
     valid = (jnp.ones(source.shape[0], bool) if mask is None else mask).astype(source.dtype)
-    n = valid.sum()
-    enough = n >= 2
-    n = jnp.where(enough, n, 2)
+    enough = valid.sum() >= 2
+    n = jnp.where(enough, valid.sum(), 2)
 
-    if kernel in ("gaussian", "laplacian"):
-        distance = _squared_distances if kernel == "gaussian" else _l1_distances
-        blocks = [distance(source, source), distance(target, target), distance(source, target)]
-        totals = [valid @ block @ valid for block in blocks]
-        mean = jax.lax.stop_gradient((totals[0] + totals[1] + 2 * totals[2]) / (2 * n) ** 2)
-        mean = jnp.where(mean > 0, mean, 1)
-        factor = 2.0 if kernel == "gaussian" else 1.0
-        within_s, within_t, cross = (_exponentials(block / (factor * mean), scales) for block in blocks)
-    else:
-        if kernel != "linear":
-            source, target = _unit(source), _unit(target)
-        sign = -1.0 if kernel == "cosine_paper" else 1.0
-        offset = 1.0 if kernel == "cosine_paper" else 0.0
-        within_s, within_t, cross = (
-            offset + sign * _dot(a, b) for a, b in ((source, source), (target, target), (source, target))
-        )
+    def total(block):
+        return jnp.einsum("i,ij,j", valid, block, valid, precision="highest")
 
-    within = within_s + within_t
-    total = valid @ within @ valid
+    blocks = [pairwise(a, b) for a, b in ((source, source), (target, target), (source, target))]
+    if shape is not None:
+        sums = [total(block) for block in blocks]
+        mean = jax.lax.stop_gradient((sums[0] + sums[1] + 2 * sums[2]) / (2 * n) ** 2)
+        blocks = [shape(block / jnp.where(mean > 0, mean, 1), scales) for block in blocks]
+    within, cross = blocks[0] + blocks[1], blocks[2]
     if estimator == "biased":
-        value = total / n**2
+        value = total(within) / n**2
     else:
-        total -= valid @ jnp.diagonal(within)
-        value = total / (n * (n - 1))
-    value -= 2 * (valid @ cross @ valid) / n**2
+        value = (total(within) - jnp.vdot(valid, jnp.diagonal(within))) / (n * (n - 1))
+    value -= 2 * total(cross) / n**2
     if estimator == "tllib":
         value += 2 / (n - 1)
     return jnp.where(enough, value, 0)
 
 
-def _dot(x, y):
+def dot(x: Float[Array, "n D"], y: Float[Array, "m D"]) -> Float[Array, "n m"]:
+    """x . y in full precision."""
     return jnp.matmul(x, y.T, precision="highest")
 
 
-def _unit(x):
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+def cosine(x: Float[Array, "n D"], y: Float[Array, "m D"]) -> Float[Array, "n m"]:
+    """x . y / (|x| |y|); 0 for a zero row."""
+
+    def unit(z):
+        square = jnp.sum(z * z, axis=-1, keepdims=True)
+        return z * jax.lax.rsqrt(jnp.where(square > 0, square, 1))
+
+    return dot(unit(x), unit(y))
 
 
-def _squared_distances(x, y):
-    """|x|^2 + |y|^2 - 2 x.y, never below zero."""
-    norm_x, norm_y = jnp.sum(x * x, axis=-1), jnp.sum(y * y, axis=-1)
-    return jnp.maximum(norm_x[:, None] + norm_y - 2 * _dot(x, y), 0)
+def squared_distance(x: Float[Array, "n D"], y: Float[Array, "m D"]) -> Float[Array, "n m"]:
+    """|x - y|^2 = |x|^2 + |y|^2 - 2 x.y, never below zero."""
+    return jnp.maximum(jnp.sum(x * x, axis=-1)[:, None] + jnp.sum(y * y, axis=-1) - 2 * dot(x, y), 0)
 
 
-def _l1_distances(x, y):
+def l1_distance(x: Float[Array, "n D"], y: Float[Array, "m D"]) -> Float[Array, "n m"]:
+    """sum_d |x_d - y_d|."""
     return jnp.abs(x[:, None] - y).sum(axis=-1)
 
 
-def _exponentials(ratio, scales: Sequence[int]):
-    """sum_u exp(-ratio / 2^u). Consecutive powers of two take one exponential and squarings."""
+def exponentials(ratio: Float[Array, "n m"], scales: Sequence[int]) -> Float[Array, "n m"]:
+    """sum_u exp(-ratio / 2^u); consecutive u take one exponential and squarings."""
     scales = sorted(scales, reverse=True)
     if scales != list(range(scales[0], scales[0] - len(scales), -1)):
-        return sum(jnp.exp(-ratio / 2.0**scale) for scale in scales)
+        return sum((jnp.exp(-ratio / 2.0**scale) for scale in scales), jnp.zeros_like(ratio))
     power = jnp.exp(-ratio / 2.0 ** scales[0])
     total = power
     for _ in scales[1:]:
         power = power * power
         total += power
     return total
+
+
+#: Every kernel by name; another one is an entry more.
+KERNELS = {
+    "gaussian": Kernel(squared_distance, lambda ratio, scales: exponentials(ratio / 2, scales)),
+    "laplacian": Kernel(l1_distance, exponentials),
+    "linear": Kernel(dot),
+    "cosine": Kernel(cosine),
+    "cosine_paper": Kernel(lambda x, y: 1 - cosine(x, y)),
+}

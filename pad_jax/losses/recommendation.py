@@ -17,10 +17,18 @@ def binary_cross_entropy(
 
 
 def cross_entropy(
-    users: Float[Array, "T D"], items: Float[Array, "N+1 D"], target: Int[Array, " T"], valid: Bool[Array, " T"]
+    users: Float[Array, "T D"],
+    items: Float[Array, "I D"],
+    target: Int[Array, " T"],
+    valid: Bool[Array, " T"],
+    prior: Float[Array, " I"] | float = 0.0,
 ) -> Mean:
-    """-log softmax over all N items (row 0, padding, takes no part), mean over valid positions."""
-    logits = users @ items.T
+    """-log softmax over all N items (row 0, padding, takes no part), mean over valid positions.
+
+    `prior` is added to the logits of the items during training only (logit adjustment, Menon et al. 2021): what it
+    explains, such as popularity, the scores need not learn.
+    """
+    logits = users @ items.T + prior
     logits = jnp.where(jnp.arange(items.shape[0]) == 0, -jnp.inf, logits)
     picked = jnp.take_along_axis(logits, target[:, None], axis=1)[:, 0]
     picked = jnp.where(valid, picked, 0)

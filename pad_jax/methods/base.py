@@ -62,7 +62,9 @@ def recommendation_loss(
         events = jax.tree.map(lambda x: x[batch.items], items)
         inputs = jax.tree.map(batch.inputs_of, vectors_of(events))
         users = scorer.users(params, inputs, batch.layout, dropout_key)
-        return cross_entropy(users, scorer.gated(params, items, data.bucket), batch.targets, batch.valid), events, {}
+        prior = config.train.prior * jnp.log1p(data.counts)
+        gated = scorer.gated(params, items, data.bucket)
+        return cross_entropy(users, gated, batch.targets, batch.valid, prior), events, {}
 
     if config.loss == "bce":
         drawn, drawn_uid = batch.negatives, batch.layout.uid

@@ -67,29 +67,33 @@ pretrain_step = functools.partial(train_step, pretrain_loss)
 align_step = functools.partial(train_step, align_loss)
 finetune_step = functools.partial(train_step, finetune_loss)
 
-PRETRAIN = Phase("pretrain", ("id",), pretrain_step)
-ALIGN = Phase(
-    "align",
-    ("aligned",),
-    align_step,
-    start={
-        "tables/aligned": "tables/id",
-        "encoders/aligned": "encoders/id",
-        "tables/id": "tables/id",
-        "encoders/id": "encoders/id",
-    },
-    keep=("tables/id", "encoders/id"),
-)
-FINETUNE = Phase(
-    "finetune",
-    ("id", "aligned", "text"),
-    finetune_step,
-    start={
-        "tables": "tables",
-        "towers/aligned": "towers/aligned",
-        "encoders/id": "encoders/id",
-        "encoders/aligned": "encoders/aligned",
-    },
-)
-PAD = Method("pad", (PRETRAIN, ALIGN, FINETUNE))
-SASREC = Method("sasrec", (PRETRAIN,))
+
+def pad(config: Config) -> Method:
+    """Pre-train the IDs, align a copy of them with the text, fine-tune three experts (Algorithm 1).
+
+    The aligned expert starts from the pre-trained ID table; its encoder from the pre-trained one too ([C]), or fresh
+    with `model.fresh_encoder`. The pre-trained expert waits untouched for phase 3.
+    """
+    aligned = {"tables/aligned": "tables/id", "encoders/aligned": "encoders/id"}
+    if config.model.fresh_encoder:
+        del aligned["encoders/aligned"]
+    pretrained = ("tables/id", "encoders/id")
+    return Method(
+        "pad",
+        (
+            Phase("pretrain", ("id",), pretrain_step),
+            Phase("align", ("aligned",), align_step, aligned | {path: path for path in pretrained}, keep=pretrained),
+            Phase(
+                "finetune",
+                ("id", "aligned", "text"),
+                finetune_step,
+                {path: path for path in ("tables", "towers/aligned", "encoders/id", "encoders/aligned")},
+            ),
+        ),
+    )
+
+
+def sasrec(config: Config) -> Method:
+    """The recommender on item IDs alone, with `config.backbone`: phase 1, with the epochs of all phases together."""
+    del config
+    return Method("sasrec", (Phase("pretrain", ("id",), pretrain_step),))

@@ -35,7 +35,7 @@ class GRU4Rec(nn.Module):
         return nn.Dense(width, kernel_init=nn.initializers.xavier_normal(), name="dense")(x)
 
 
-def _recur(gates: Float[Array, "B L 3*H"], mask, recurrent: Float[Array, "H 3*H"]) -> Float[Array, "B L H"]:
+def _recur(gates: Float[Array, "B L G"], mask, recurrent: Float[Array, "H G"]) -> Float[Array, "B L H"]:
     """h' = (1 - z) n + z h; r, z = sigmoid(W x + U h); n = tanh(W x + r U h). Empty slots keep h."""
 
     def step(state, slot):

@@ -151,7 +151,7 @@ class Scorer:
 
     def gated(
         self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]
-    ) -> Float[Array, "R K*D"]:
+    ) -> Float[Array, "R F"]:
         """Item side of the score: the experts' vectors times their gates, side by side."""
         gates = self.gates(params, items, bucket)
         return jnp.concatenate([gates[:, [k]] * items[e].vector for k, e in enumerate(self.experts)], axis=-1)
@@ -162,7 +162,7 @@ class Scorer:
         inputs: Mapping[str, Float[Array, "T D"]],
         layout: Layout,
         key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "T K*D"]:
+    ) -> Float[Array, "T F"]:
         """User side of the score after every event: the experts' user vectors side by side."""
         return jnp.concatenate(
             [
@@ -178,7 +178,7 @@ class Scorer:
             axis=-1,
         )
 
-    def _table(self, key: PRNGKeyArray, items: int) -> Float[Array, "N+1 D"]:
+    def _table(self, key: PRNGKeyArray, items: int) -> Float[Array, "I D"]:
         """Differs: the official code draws row 0 too, which is padding; here it is zero."""
         shape = (items + 1, self.model.width)
         if self.model.id_std > 0:

@@ -37,7 +37,7 @@ def write_table(path: Path, rows: Float[np.ndarray, "N E"], dataset: Dataset, ma
         partial.unlink(missing_ok=True)
 
 
-def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "N+1 E"], dict[str, Any]]:
+def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], dict[str, Any]]:
     """The table and its manifest. Raises UserError for a table of other items, with NaN or infinity, or no table."""
     try:
         with safe_open(path, "numpy") as file:
@@ -69,7 +69,7 @@ def _check_finite(path: Path, rows: np.ndarray) -> None:
         )
 
 
-def transform(table: Float[np.ndarray, "N+1 E"], kind: str, width: int) -> Float[np.ndarray, "N+1 E2"]:
+def transform(table: Float[np.ndarray, "I E"], kind: str, width: int) -> Float[np.ndarray, "I _"]:
     """What training reads of a text table; row 0 stays zero.
 
     none         the table as it is

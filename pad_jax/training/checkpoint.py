@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from pad_jax.errors import UserError
+from pad_jax.training import parallel
 
 
 class Checkpoints:
@@ -22,7 +21,11 @@ class Checkpoints:
         self.directory = directory.absolute()
         self.manager = ocp.CheckpointManager(
             self.directory,
-            item_names=("state", "data", "progress"),
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(),
+                "data": ocp.JsonCheckpointHandler(),
+                "progress": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=AnyPreservationPolicy([LatestN(1), BestN(get_metric_fn=value, n=1)]),
                 best_fn=value,
@@ -35,7 +38,7 @@ class Checkpoints:
         saved = self.manager.save(
             epoch,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
+                state=ocp.args.PyTreeSave(state),
                 data=ocp.args.JsonSave(position),
                 progress=ocp.args.JsonSave(progress),
             ),
@@ -52,25 +55,41 @@ class Checkpoints:
 
     def restore(self, epoch: int, state: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """The state with the shapes of `state`, replicated on all devices; data position; progress."""
-        sharding = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec())
-
-        def abstract(x):
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-        try:
-            restored = self.manager.restore(
-                epoch,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(jax.tree.map(abstract, state)),
-                    data=ocp.args.JsonRestore(),
-                    progress=ocp.args.JsonRestore(),
-                ),
-            )
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"{self.directory}/{epoch} does not fit this configuration ({first}); use a new --workdir") from error
+        self.manager.wait_until_finished()
+        restored = self._restore(
+            epoch,
+            state=_restore_args(jax.tree.map(_abstract, state)),
+            data=ocp.args.JsonRestore(),
+            progress=ocp.args.JsonRestore(),
+        )
         return restored["state"], restored["data"], restored["progress"]
+
+    def parameters(self, epoch: int) -> tuple[Any, Any]:
+        """Trained and frozen parameters alone, replicated on all devices."""
+        self.manager.wait_until_finished()
+        tree = self.manager.item_metadata(epoch)["state"]
+        target = {name: jax.tree.map(_abstract, tree[name]) for name in ("params", "frozen")}
+        state = self._restore(epoch, state=_restore_args(target, partial=True))["state"]
+        return state["params"], state["frozen"]
+
+    def _restore(self, epoch: int, **items: Any) -> Any:
+        try:
+            return self.manager.restore(epoch, args=ocp.args.Composite(**items))
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"{self.directory}/{epoch} does not fit this configuration ({reason}); use a new --workdir"
+            ) from error
 
     def close(self) -> None:
         self.manager.wait_until_finished()
         self.manager.close()
+
+
+def _abstract(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.replicated())
+
+
+def _restore_args(target: Any, partial: bool = False) -> ocp.args.PyTreeRestore:
+    shardings = ocp.checkpoint_utils.construct_restore_args(target)
+    return ocp.args.PyTreeRestore(item=target, restore_args=shardings, partial_restore=partial)

@@ -19,9 +19,9 @@ from pad_jax.report.console import progress, say
 from pad_jax.training import memory, parallel
 from pad_jax.training.checkpoint import Checkpoints
 from pad_jax.training.parameters import adamw
-from pad_jax.training.step import TrainState
+from pad_jax.training.step import TrainState, merge
 
-#: Ranks of the validation targets under these parameters -> metrics.
+#: All parameters -> metrics on the validation split.
 Evaluate = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -62,7 +62,7 @@ def train(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains a phase to its end, from its latest checkpoint if there is one.
 
-    Returns the parameters of the best epoch (trained and frozen) and
+    Returns all parameters of the best epoch and
     {"epochs", "best_epoch", "seconds", "stopped": "patience" | "epochs" | "minutes"}.
 
     Raises UserError when a loss or gradient is not finite; the last good checkpoint stays.
@@ -114,7 +114,7 @@ def train(
                 f"{phase.name}: loss {losses['loss']} or gradient {losses['gradient']} is not finite in epoch {epoch}; "
                 f"{kept}; lower config.{phase.name}.learning_rate"
             )
-        result = evaluate({"params": state.params, "frozen": state.frozen})
+        result = evaluate(merge(state.params, state.frozen))
         value = result[config.train.select]
         better = value > status["best"]
         status = {
@@ -135,10 +135,10 @@ def train(
         stopped = _stop(config, limits, status)
     best = checkpoints.best()
     assert best is not None
-    state, _, _ = checkpoints.restore(best, state)
+    params, frozen = checkpoints.parameters(best)
     checkpoints.close()
     summary = {"epochs": status["epoch"], "best_epoch": status["best_epoch"], "seconds": status["seconds"]}
-    return {"params": state.params, "frozen": state.frozen}, summary | {"stopped": stopped}
+    return merge(params, frozen), summary | {"stopped": stopped}
 
 
 def _stop(config: Config, limits: PhaseConfig, status: dict[str, Any]) -> str:

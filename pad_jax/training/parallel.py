@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pad_jax.errors import UserError
@@ -16,8 +16,12 @@ AXIS = "data"
 
 def replicate(tree: Any) -> Any:
     """The same values on every device of every process; the source's buffers stay its own."""
-    sharding = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
-    return jax.tree.map(lambda x: jax.device_put(np.asarray(x), sharding), tree)
+    return jax.tree.map(lambda x: jax.device_put(np.asarray(x), replicated()), tree)
+
+
+def replicated() -> NamedSharding:
+    """The sharding of values that every device holds whole."""
+    return NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
 
 
 def replicate_key(key: Any) -> Any:
@@ -56,6 +60,12 @@ def run_steps(step: Callable[..., Any], donate: bool = True) -> Callable[..., An
         static_broadcasted_argnums=(5,),
         donate_argnums=(0,) if donate else (),
     )
+
+
+def wait(name: str) -> None:
+    """Until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
 
 
 def check_batch(batch: int, group: int) -> None:

@@ -1,0 +1,71 @@
+"""The table of a finished run, for the terminal and as Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+GROUPS = ("all", "warm", "median", "cold", "unseen")
+LABELS = {
+    "popularity": "popularity",
+    "markov": "markov (last item -> next)",
+    "text_cosine": "text cosine to the last item",
+    "markov_text": "markov + text cosine",
+}
+
+
+def rows(results: Mapping[str, Any], split: str) -> list[tuple[str, Mapping[str, Any] | None]]:
+    """(label, metrics) of every phase, last first, then of the scorers without learning."""
+    method, backbone = results["method"], results["backbone"]
+    table = []
+    for name, phase in reversed(results["phases"].items()):
+        last = name == list(results["phases"])[-1]
+        label = f"{method} ({name})" if last else f"{method}, phase {name}"
+        if name == "pretrain":
+            label = f"{backbone}, IDs only" + ("" if method == backbone else f" ({method}'s phase 1)")
+        table.append((label, phase[split]))
+    return table + [(LABELS[name], metrics and metrics[split]) for name, metrics in results["baselines"].items()]
+
+
+def cells(metrics: Mapping[str, Any] | None) -> list[str]:
+    """"HR@10 nDCG@10" in percent for all users and each group; `-` where there is nothing."""
+    if metrics is None:
+        return ["-"] * len(GROUPS)
+    groups = [metrics, *(metrics["by_frequency"][g] for g in GROUPS[1:])]
+    return [
+        "-" if g["HR@10"] is None else f"{100 * g['HR@10']:5.2f} {100 * g['nDCG@10']:5.2f}" for g in groups
+    ]
+
+
+def header(results: Mapping[str, Any], split: str) -> list[str]:
+    """Column titles with the number of users of each group."""
+    for _, metrics in rows(results, split):
+        if metrics is not None:
+            users = [metrics["users"], *(metrics["by_frequency"][g]["users"] for g in GROUPS[1:])]
+            return [f"{group} ({count:,})" for group, count in zip(GROUPS, users, strict=True)]
+    return list(GROUPS)
+
+
+def as_text(results: Mapping[str, Any], split: str = "test") -> str:
+    """Aligned columns for a terminal or a log."""
+    titles = header(results, split)
+    body = [(label, cells(metrics)) for label, metrics in rows(results, split)]
+    width = max(len(label) for label, _ in body)
+    columns = [max(11, len(title)) for title in titles]
+
+    def line(label: str, values: Sequence[str]) -> str:
+        return f"{label:<{width}}  " + "  ".join(f"{v:>{w}}" for v, w in zip(values, columns, strict=True))
+
+    title = f"{results['dataset']}, {split}: HR@10 nDCG@10 in percent, by how often training met the target"
+    return "\n".join([title, line("", titles), *(line(label, values) for label, values in body)])
+
+
+def as_markdown(results: Mapping[str, Any], split: str = "test") -> str:
+    """The same as a Markdown table."""
+    lines = [["", *header(results, split)], ["---", *["---:"] * len(GROUPS)]]
+    lines += [[label, *(cell.strip().replace("  ", " ").replace(" ", " / ") for cell in cells(metrics))]
+              for label, metrics in rows(results, split)]
+    title = (
+        f"HR@10 / nDCG@10 in percent on {results['dataset']}, {split} split, by how often training met the target "
+        f"(method {results['method']}, backbone {results['backbone']}, loss {results['loss']}, recipe "
+        f"{results['recipe']}, seed {results['seed']})"
+    )
+    return "\n".join([title, "", *("| " + " | ".join(line) + " |" for line in lines), ""])

@@ -1,0 +1,96 @@
+"""A workdir: whose configuration it holds, its lock, and the results in it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import jax
+import numpy as np
+
+import pad_jax
+from pad_jax.config import Config, as_dict, dotted
+from pad_jax.errors import UserError
+from pad_jax.report import table
+from pad_jax.report.console import say
+from pad_jax.report.results import FORMAT, read_ranks, read_results, write_atomically, write_ranks, write_results
+
+#: Fields that say where things are and not what is computed: a workdir may be continued with others.
+PLACES = ("job", "data.path", "text.table", "text.batch", "eval.batch")
+
+
+class Workdir:
+    """The results of one configuration on one dataset. In a run of several processes the first alone writes."""
+
+    def __init__(self, path: Path, config: Config, dataset_sha256: str):
+        self.path, self.config = path, config
+        self.identity = {"config": as_dict(config), "dataset_sha256": dataset_sha256}
+        self._refuse_others()
+        self.results: dict[str, Any] = read_results(path) or {
+            "format": FORMAT,
+            **{n: getattr(config, n) for n in ("dataset", "method", "backbone", "loss", "recipe", "seed")},
+            "text_encoder": None,
+            "versions": pad_jax.versions(),
+            "phases": {},
+            "baselines": {},
+        }
+
+    def _refuse_others(self) -> None:
+        """Raises UserError in a workdir of another configuration or dataset, naming what differs."""
+        path = self.path / "config.json"
+        if not path.exists():
+            return
+        try:
+            found = json.loads(path.read_text())
+            theirs, sha256 = dotted(found["config"]), found["dataset_sha256"]
+        except (ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"{path} is no configuration of this project; use a new --workdir") from error
+        ours = dotted(json.loads(json.dumps(self.identity["config"])))
+        names = [n for n in ours | theirs if n not in PLACES and ours.get(n) != theirs.get(n)]
+        if names:
+            differences = ", ".join(f"{n} ({theirs.get(n)!r} there, {ours.get(n)!r} here)" for n in names)
+            raise UserError(f"{self.path} holds another configuration: {differences}; use a new --workdir")
+        if sha256 != self.identity["dataset_sha256"]:
+            raise UserError(f"{self.path} was made from other data; use a new --workdir")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """The workdir for this run alone. Raises UserError while another run has it."""
+        if jax.process_index() != 0:
+            yield
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(self.path / ".lock", timeout=0):
+                yield
+        except filelock.Timeout as error:
+            raise UserError(f"{self.path} is in use by another run; wait for it, or use another --workdir") from error
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise UserError(f"{self.path} cannot be written ({error.strerror}); use another --workdir") from error
+
+    def write_config(self, phase: str) -> None:
+        """Whose workdir this is, once for the whole and once for the phase."""
+        if jax.process_index() == 0:
+            for path in (self.path / "config.json", self.path / phase / "config.json"):
+                if not path.exists():
+                    write_atomically(path, json.dumps(self.identity, indent=1).encode())
+
+    def write(self, ranks: dict[str, np.ndarray]) -> None:
+        """Results and additional ranks to disk."""
+        if jax.process_index() == 0:
+            write_ranks(self.path, read_ranks(self.path) | ranks)
+            write_results(self.path, self.results)
+
+    def show(self) -> None:
+        """The table, on the console and as results.md."""
+        if jax.process_index() == 0:
+            write_atomically(self.path / "results.md", table.as_markdown(self.results).encode())
+        say("\n" + table.as_text(self.results) + f"\n\nresults: {self.path}/results.json")
+
+    def command(self, job: str) -> str:
+        """The command line that does `job` in this workdir."""
+        names = ("method", "backbone", "loss", "recipe", "seed")
+        choices = "".join(f" --config.{name}={getattr(self.config, name)}" for name in names)
+        return f"python main.py --config=configs/{self.config.dataset}.py:{job}{choices} --workdir={self.path}"

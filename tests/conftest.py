@@ -1,0 +1,84 @@
+"""Four fake devices, full shape checks, and small data that everything is tested on."""
+
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("pad_jax", "beartype.beartype")
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from pad_jax.config import Config, config_dict, resolve
+from pad_jax.data.dataset import Dataset, from_sequences
+
+jax.config.update("jax_numpy_rank_promotion", "allow")
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_configure(config):
+    del config
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pad_jax" / "xla-tests"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture
+def make_config():
+    """A small Config; overrides are dotted names."""
+
+    def make(recipe: str = "paper", **overrides) -> Config:
+        small = {
+            "recipe": recipe,
+            "model.width": 16,
+            "model.blocks": 1,
+            "data.length": 8,
+            "mmd.group": 4,
+            "train.batch": 16,
+            "train.steps_per_dispatch": 3,
+            "train.sampled": 12,
+            "eval.batch": 8,
+        } | {name.replace("__", "."): value for name, value in overrides.items()}
+        config = config_dict("demo", "all")
+        for name, value in small.items():
+            *parents, last = name.split(".")
+            node = config
+            for parent in parents:
+                node = node[parent]
+            node[last] = value
+        return resolve(config, small)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Dataset:
+    """37 users and 30 items: a number of users that no batch and no device count divides."""
+    random = np.random.default_rng(0)
+    sequences = [random.integers(1, 31, size=random.integers(5, 13)) for _ in range(37)]
+    return from_sequences(
+        "tiny", [f"i{i}" for i in range(30)], [f"title {i}" for i in range(30)], [f"u{u}" for u in range(37)], sequences
+    )
+
+
+@pytest.fixture(scope="session")
+def text() -> np.ndarray:
+    """A text table [31, 12] with a zero row 0."""
+    table = np.random.default_rng(1).normal(size=(31, 12)).astype(np.float32)
+    table[0] = 0
+    return table
+
+
+@pytest.fixture(scope="session")
+def pantry_config() -> Config:
+    """Prime Pantry, found through $PAD_JAX_DATA; tests that need it skip without."""
+    folder = os.environ.get("PAD_JAX_DATA")
+    if not folder or not (Path(folder) / "prime_pantry" / "Prime_Pantry_cleaned_history.csv").exists():
+        pytest.skip("needs real data: set PAD_JAX_DATA to a folder with prime_pantry/")
+    return resolve(config_dict("pantry", "all"))

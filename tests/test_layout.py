@@ -1,0 +1,138 @@
+"""Tokens and grid are two views of the same events."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pad_jax.data.batches import Blocks, Caps, batch_caps, device_data, history_gaps, make_batch
+from pad_jax.losses.recommendation import draw_negatives
+from pad_jax.models.layout import lay_out
+
+
+def left_padded(random, rows, length):
+    return np.arange(length) >= length - random.integers(0, length + 1, size=(rows, 1))
+
+
+@pytest.mark.parametrize("spare", [0, 5])
+def test_grid_and_tokens_are_inverse(spare):
+    random = np.random.default_rng(0)
+    mask = left_padded(random, 6, 5)
+    layout = lay_out(jnp.array(mask), int(mask.sum()) + spare)
+    x = jnp.asarray(random.normal(size=(len(layout.grid.cell), 3)), jnp.float32)
+    grid = np.asarray(layout.grid.to_grid(x))
+    np.testing.assert_array_equal(grid[mask], x[: mask.sum()])
+    assert not grid[~mask].any()
+    np.testing.assert_array_equal(layout.grid.to_tokens(jnp.asarray(grid))[: mask.sum()], x[: mask.sum()])
+    np.testing.assert_array_equal(layout.grid.mask, mask)
+    np.testing.assert_array_equal(layout.last(x)[mask[:, -1]], grid[:, -1][mask[:, -1]])
+
+
+def test_moves_have_the_gradient_of_a_plain_gather():
+    mask = left_padded(np.random.default_rng(1), 4, 6)
+    layout = lay_out(jnp.array(mask), int(mask.sum()) + 3)
+    x = jax.random.normal(jax.random.key(0), (len(layout.grid.cell), 2))
+
+    def plain(x):
+        return jnp.sin(jnp.concatenate([x, jnp.zeros((1, 2))])[jnp.minimum(layout.grid.token, len(x))]).sum()
+
+    np.testing.assert_allclose(jax.grad(lambda x: jnp.sin(layout.grid.to_grid(x)).sum())(x), jax.grad(plain)(x))
+
+
+@pytest.fixture
+def batch_of(dataset, text):
+    data = device_data(dataset, 8, 10, text)
+    lengths = (data.windows > 0).sum(axis=1)
+
+    def make(rows, group=4, key=0):
+        rows = np.asarray(rows, np.int32)
+        caps = batch_caps(lengths, rows[None], 1, group)
+        data_on_device = jax.tree.map(jnp.asarray, data)
+        return data, make_batch(data_on_device, jnp.asarray(rows), jnp.int32(0), jax.random.key(key), caps)
+
+    return make
+
+
+def test_batch_holds_every_position_once(batch_of):
+    rows = [5, 0, 36, 7, 8, 9, -1, -1]
+    data, batch = batch_of(rows)
+    windows = np.where(np.array(rows)[:, None] >= 0, data.windows[rows], 0)
+    inputs, targets = windows[:, :-1], windows[:, 1:]
+    valid = np.asarray(batch.valid)
+    assert valid.sum() == (inputs > 0).sum()
+    items = jnp.asarray(batch.items, jnp.float32)[:, None]
+    np.testing.assert_array_equal(batch.inputs_of(items)[valid, 0], inputs[inputs > 0])
+    np.testing.assert_array_equal(batch.targets_of(items)[valid, 0], targets[inputs > 0])
+    np.testing.assert_array_equal(batch.targets[valid], targets[inputs > 0])
+    assert not np.asarray(batch.targets)[~valid].any()
+    grid = np.asarray(batch.layout.grid.to_grid(batch.inputs_of(items)))[..., 0]
+    np.testing.assert_array_equal(grid, inputs)
+
+
+@pytest.mark.parametrize("take", ["inputs_of", "targets_of"])
+def test_rows_of_events_have_the_gradient_of_a_plain_gather(batch_of, take):
+    _, batch = batch_of([5, 0, 36, 7])
+    x = jax.random.normal(jax.random.key(1), (len(batch.items), 2))
+    index = batch.event + (take == "targets_of")
+
+    def plain(x):
+        return jnp.where(batch.valid[:, None], jnp.sin(x[jnp.minimum(index, len(x) - 1)]), 0).sum()
+
+    np.testing.assert_allclose(jax.grad(lambda x: jnp.sin(getattr(batch, take)(x)).sum())(x), jax.grad(plain)(x))
+
+
+def test_groups_hold_the_events_of_their_users(batch_of):
+    rows = [5, 0, 36, 7, 8, 9, -1, -1]
+    data, batch = batch_of(rows)
+    windows = np.where(np.array(rows)[:, None] >= 0, data.windows[rows], 0)
+    events, negatives = batch.groups
+    items = np.asarray(events.to_grid(jnp.asarray(batch.items, jnp.float32)))
+    drawn = np.asarray(negatives.to_grid(jnp.asarray(batch.negatives, jnp.float32)))
+    for group in range(2):
+        mine = windows[4 * group : 4 * group + 4]
+        np.testing.assert_array_equal(items[group][events.mask[group]], mine[mine > 0])
+        assert (drawn[group] > 0).sum() == (mine[:, :-1] > 0).sum()
+
+
+def test_caps_leave_room_for_a_padding_row(batch_of):
+    for rows in ([1, 2, 3, 4], [0, 0, 0, 0]):
+        _, batch = batch_of(rows)
+        assert int(batch.items[-1]) == 0
+
+
+def test_negatives_are_uniform_outside_the_training_prefix():
+    windows = np.array([[0, 0, 3, 7, 3, 1]], np.int32)
+    gaps = history_gaps(windows, 9)
+    draws = draw_negatives(jax.random.key(0), jnp.arange(60000), jnp.repeat(jnp.asarray(gaps), 60000, axis=0), 9)
+    counts = np.bincount(draws, minlength=10)
+    allowed = [2, 4, 5, 6, 8, 9]
+    assert counts[allowed].sum() == 60000
+    np.testing.assert_allclose(counts[allowed] / 10000, 1, atol=0.05)
+
+
+def test_blocks_show_every_user_once_an_epoch():
+    blocks = Blocks(users=37, batch=8, steps=2, seed=3)
+    iterator = blocks.iterator()
+    epochs = [[next(iterator) for _ in range(blocks.blocks)] for _ in range(2)]
+    orders = []
+    for epoch in epochs:
+        assert sum(count for _, count in epoch) == blocks.epoch_steps == 5
+        rows = np.concatenate([rows[:count].reshape(-1) for rows, count in epoch])
+        assert all((rows_[count:] == -1).all() for rows_, count in epoch)
+        assert sorted(rows[rows >= 0]) == list(range(37))
+        orders.append(rows.tolist())
+    assert orders[0] != orders[1]
+    state = iterator.get_state()
+    following = next(iterator)[0]
+    again = blocks.iterator()
+    again.set_state(state)
+    np.testing.assert_array_equal(next(again)[0], following)
+
+
+def test_caps_hold_on_every_device():
+    lengths = np.array([3, 9, 4, 2, 5, 6, 7, 8])
+    rows = np.array([[0, 1, 2, 3, 4, 5, 6, -1]], np.int32)
+    caps = batch_caps(lengths, rows, devices=2, group=2)
+    assert isinstance(caps, Caps)
+    assert caps.tokens >= max(2 + 8 + 3 + 1, 4 + 5 + 6) + 1
+    assert caps.group_tokens >= 12
