@@ -57,7 +57,6 @@ class ModelConfig:
     user: str = "state"  # state [P] | residual: see models/scorer.py
     logit_scale: str = "none"  # none [P] | sqrt | learned
     log_scale: float = 0.0  # where a learned scale starts
-    fresh_encoder: bool = False  # phase 2 of PAD starts with a fresh encoder; [C] copies the pre-trained one
     id_std: float = 0.0  # standard deviation of fresh ID rows; 0: Xavier normal [C]
 
 
@@ -65,6 +64,12 @@ class ModelConfig:
 class GateConfig:
     kind: str = "bucket_emb"  # bucket_emb [P] | bucket [C] | shared: models/gate.py
     aligned_start: float = 0.2  # [C] argparse default of gamma2
+
+
+@dataclass(frozen=True)
+class AlignedConfig:
+    copy_encoder: bool = True  # [C] the aligned expert's encoder starts as the pre-trained one; False: fresh
+    id_scale: float = 1.0  # its ID rows start as the pre-trained ones times this
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ class MmdConfig:
 class PhaseConfig:
     epochs: int = 400  # [C] at most
     learning_rate: float = 1e-4
+    carried_rate: float = 1.0  # times learning_rate for what the phase before has trained
     minutes: float = 0.0  # stop after this much training time; 0: no limit
 
 
@@ -90,11 +96,9 @@ class TrainConfig:
     patience: int = 10  # [P] epochs without a better validation value
     select: str = "HR@10"  # [C] validation metric of early stopping and of the best checkpoint
     weight_decay: float = 0.1  # [P] AdamW, decoupled
+    table_rate: float = 1.0  # times learning_rate for ID tables
     gate_weight_decay: float = 0.01  # [C] torch's default
-    gate_learning_rate: float = 0.0  # 0: as the phase [C]
-    warmup: int = 0  # steps of linear warm-up
     steps_per_dispatch: int = 32  # [O] K: batches per call of the device
-    prior: float = 0.0  # loss=ce: times log(1 + training count), added to the logits in training only
     sampled: int = 512  # [O] items drawn per step, loss=sampled_softmax
 
 
@@ -117,6 +121,7 @@ class Config:
     text: TextConfig = field(default_factory=TextConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     gate: GateConfig = field(default_factory=GateConfig)
+    aligned: AlignedConfig = field(default_factory=AlignedConfig)
     mmd: MmdConfig = field(default_factory=MmdConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     pretrain: PhaseConfig = field(default_factory=PhaseConfig)

@@ -18,7 +18,6 @@ class DeviceData(NamedTuple):
     windows: Int[Array, "U W"]  # training prefixes, left-padded
     gaps: Int[Array, "U W"]  # see `history_gaps`
     bucket: Int[Array, " I"]
-    counts: Int[Array, " I"]  # training counts
     text: Float[Array, "I E"]  # row 0 zeros; E = 0 when no expert reads text
 
 
@@ -80,7 +79,7 @@ def device_data(dataset: Dataset, length: int, buckets: int, text: Float[np.ndar
     if text is None:
         text = np.zeros((dataset.items + 1, 0), np.float32)
     bucket, _ = frequency_buckets(dataset.counts, buckets)
-    return DeviceData(windows, history_gaps(windows, dataset.items), bucket, dataset.counts.astype(np.int32), text)
+    return DeviceData(windows, history_gaps(windows, dataset.items), bucket, text)
 
 
 def make_batch(

@@ -21,14 +21,9 @@ def cross_entropy(
     items: Float[Array, "I D"],
     target: Int[Array, " T"],
     valid: Bool[Array, " T"],
-    prior: Float[Array, " I"] | float = 0.0,
 ) -> Mean:
-    """-log softmax over all N items (row 0, padding, takes no part), mean over valid positions.
-
-    `prior` is added to the logits of the items during training only (logit adjustment, Menon et al. 2021): what it
-    explains, such as popularity, the scores need not learn.
-    """
-    logits = users @ items.T + prior
+    """-log softmax over all N items (row 0, padding, takes no part), mean over valid positions."""
+    logits = users @ items.T
     logits = jnp.where(jnp.arange(items.shape[0]) == 0, -jnp.inf, logits)
     picked = jnp.take_along_axis(logits, target[:, None], axis=1)[:, 0]
     picked = jnp.where(valid, picked, 0)

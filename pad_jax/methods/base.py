@@ -1,7 +1,7 @@
 """What a method is: a set of experts, and an ordered list of phases."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -24,14 +24,15 @@ class Phase:
     """One training run: which experts it scores with, where its parameters come from, what moves.
 
     `start` maps a path of this phase's parameters ("tables/aligned") to a path of the phase before ("tables/id");
-    what it does not name is fresh. `keep` are paths that are carried along without being trained: they are neither
+    what it does not name is fresh. `scale` multiplies copies. `keep` are paths that are carried along without being trained: they are neither
     differentiated nor known to the optimizer. A path names every leaf below it.
     """
 
     name: str
     experts: tuple[str, ...]
     step: Callable[..., Any]
-    start: Mapping[str, str] | None = None
+    start: Mapping[str, str] = field(default_factory=dict)
+    scale: Mapping[str, float] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
 
 
@@ -62,9 +63,8 @@ def recommendation_loss(
         events = jax.tree.map(lambda x: x[batch.items], items)
         inputs = jax.tree.map(batch.inputs_of, vectors_of(events))
         users = scorer.users(params, inputs, batch.layout, dropout_key)
-        prior = config.train.prior * jnp.log1p(data.counts)
         gated = scorer.gated(params, items, data.bucket)
-        return cross_entropy(users, gated, batch.targets, batch.valid, prior), events, {}
+        return cross_entropy(users, gated, batch.targets, batch.valid), events, {}
 
     if config.loss == "bce":
         drawn, drawn_uid = batch.negatives, batch.layout.uid

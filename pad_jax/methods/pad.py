@@ -71,18 +71,25 @@ finetune_step = functools.partial(train_step, finetune_loss)
 def pad(config: Config) -> Method:
     """Pre-train the IDs, align a copy of them with the text, fine-tune three experts (Algorithm 1).
 
-    The aligned expert starts from the pre-trained ID table; its encoder from the pre-trained one too ([C]), or fresh
-    with `model.fresh_encoder`. The pre-trained expert waits untouched for phase 3.
+    The aligned expert starts from the pre-trained ID rows times `aligned.id_scale`, and from the pre-trained encoder
+    if `aligned.copy_encoder`. The pre-trained expert waits untouched for phase 3.
     """
-    aligned = {"tables/aligned": "tables/id", "encoders/aligned": "encoders/id"}
-    if config.model.fresh_encoder:
-        del aligned["encoders/aligned"]
+    aligned = {"tables/aligned": "tables/id"}
+    if config.aligned.copy_encoder:
+        aligned["encoders/aligned"] = "encoders/id"
     pretrained = ("tables/id", "encoders/id")
     return Method(
         "pad",
         (
             Phase("pretrain", ("id",), pretrain_step),
-            Phase("align", ("aligned",), align_step, aligned | {path: path for path in pretrained}, keep=pretrained),
+            Phase(
+                "align",
+                ("aligned",),
+                align_step,
+                start=aligned | {path: path for path in pretrained},
+                scale={"tables/aligned": config.aligned.id_scale},
+                keep=pretrained,
+            ),
             Phase(
                 "finetune",
                 ("id", "aligned", "text"),

@@ -25,8 +25,8 @@ from pad_jax.training.step import TrainState, merge
 Evaluate = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def run_block(phase: Phase, scorer: Scorer, config: Config, optimizer) -> Callable[..., Any]:
-    """The mapped function of K steps: (state, data, count, key, rows [K, B], caps) -> state, sums of metrics.
+def block_of_steps(phase: Phase, scorer: Scorer, config: Config, optimizer) -> Callable[..., Any]:
+    """K steps, to be mapped over devices: (state, data, count, key, rows [K, B], caps) -> state, sums of metrics.
 
     Steps from `count` on hold no users and are not taken.
     """
@@ -47,7 +47,7 @@ def run_block(phase: Phase, scorer: Scorer, config: Config, optimizer) -> Callab
         _, shapes = jax.eval_shape(step, 0, state)
         return jax.lax.fori_loop(0, count, body, (state, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)))
 
-    return parallel.run_steps(block)
+    return block
 
 
 def train(
@@ -71,10 +71,10 @@ def train(
     parallel.check_batch(config.train.batch, config.mmd.group)
     lengths = (np.asarray(parallel.first_replica(data.windows)) > 0).sum(axis=1)
     blocks = Blocks(len(lengths), config.train.batch, config.train.steps_per_dispatch, config.seed)
-    optimizer = adamw(config, limits)
+    optimizer = adamw(config, phase)
     state = parallel.replicate(TrainState(params, frozen, optimizer.init(params), jnp.zeros((), jnp.int32)))
     key = parallel.replicate_key(jax.random.fold_in(jax.random.key(config.seed), 1))
-    run = run_block(phase, scorer, config, optimizer)
+    run = parallel.over_devices(block_of_steps(phase, scorer, config, optimizer))
     iterator = blocks.iterator()
     checkpoints = Checkpoints(directory / "checkpoints")
     log = directory / "metrics.jsonl"

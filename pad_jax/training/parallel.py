@@ -1,7 +1,7 @@
 """The only file that knows devices: one path, pmap, on one device or many, in one process or several."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -47,18 +47,19 @@ def local_rows(rows: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(split[here])
 
 
-def run_steps(step: Callable[..., Any], donate: bool = True) -> Callable[..., Any]:
-    """pmap of `step(state, data, count, key, rows, caps)`, with rows on the mapped axis and caps static.
+def over_devices(block: Callable[..., Any], devices: Sequence[Any] | None = None) -> Callable[..., Any]:
+    """pmap of block(state, data, count, key, rows, caps): rows are split over devices, caps are static.
 
-    `state`, `data`, `count` and `key` are the same on every device and come back without a device axis.
+    The others are the same on every device and come back without a device axis; the state is donated.
     """
     return jax.pmap(
-        step,
+        block,
         axis_name=AXIS,
         in_axes=(None, None, None, None, 0),
         out_axes=None,
         static_broadcasted_argnums=(5,),
-        donate_argnums=(0,) if donate else (),
+        donate_argnums=(0,),
+        devices=devices,
     )
 
 

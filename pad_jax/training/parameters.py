@@ -29,7 +29,7 @@ def start(phase: Phase, fresh: Tree, previous: Tree | None) -> Tree:
         if not names:
             raise ValueError(f"phase {phase.name}: {origin!r} matches no parameter of the phase before")
         for name in names:
-            flat[target + name[len(origin) :]] = source[name]
+            flat[target + name[len(origin) :]] = source[name] * phase.scale.get(target, 1)
     return jax.tree.map(lambda x: jnp.array(x, copy=True), unflatten_dict(flat, sep="/"))
 
 
@@ -49,19 +49,26 @@ def _below(name: str, path: str) -> bool:
     return name == path or name.startswith(path + "/")
 
 
-def adamw(config: Config, phase: PhaseConfig) -> optax.GradientTransformation:
-    """AdamW on everything it is given; the gate has a weight decay and, if set, a learning rate of its own."""
-    train = config.train
-
-    def schedule(rate: float):
-        return optax.linear_schedule(0.0, rate, train.warmup) if train.warmup else rate
-
-    rest = optax.adamw(schedule(phase.learning_rate), weight_decay=train.weight_decay)
-    gate = optax.adamw(
-        schedule(train.gate_learning_rate or phase.learning_rate), weight_decay=train.gate_weight_decay
-    )
+def adamw(config: Config, phase: Phase) -> optax.GradientTransformation:
+    """AdamW on everything it is given, in groups: the gate has a weight decay of its own, and what the phase before
+    has trained may move more slowly than what is fresh."""
+    limits: PhaseConfig = getattr(config, phase.name)
+    rate, decay = limits.learning_rate, config.train.weight_decay
 
     def label(params: Tree) -> Tree:
-        return {name: "gate" if name == "gate" else "rest" for name in params}
+        def of(name: str) -> str:
+            if _below(name, "gate"):
+                return "gate"
+            if _below(name, "tables"):
+                return "tables"
+            return "carried" if any(_below(name, target) for target in phase.start) else "fresh"
 
-    return optax.partition({"gate": gate, "rest": rest}, label)
+        return unflatten_dict({name: of(name) for name in flatten_dict(params, sep="/")}, sep="/")
+
+    groups = {
+        "fresh": optax.adamw(rate, weight_decay=decay),
+        "carried": optax.adamw(rate * limits.carried_rate, weight_decay=decay),
+        "tables": optax.adamw(rate * config.train.table_rate, weight_decay=decay),
+        "gate": optax.adamw(rate, weight_decay=config.train.gate_weight_decay),
+    }
+    return optax.partition(groups, label)

@@ -1,0 +1,220 @@
+"""The training steps: what moves, what does not, and that devices do not matter."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from pad_jax.data.batches import batch_caps, device_data, make_batch
+from pad_jax.evaluation.ranking import ranker
+from pad_jax.methods import METHODS
+from pad_jax.methods.base import recommendation_loss
+from pad_jax.models.scorer import Scorer
+from pad_jax.training import parallel, parameters
+from pad_jax.training.loop import block_of_steps
+from pad_jax.training.step import TrainState, merge
+
+ROWS = np.arange(16, dtype=np.int32)
+CASES = [("paper", {}), ("paper", {"loss": "sampled_softmax"}), ("best", {}), ("official", {}),
+         ("paper", {"backbone": "gru4rec"}), ("best", {"backbone": "caser"})]
+IDS = ["paper", "sampled", "best", "official", "gru4rec", "caser"]
+
+
+class Setup:
+    """PAD on the tiny dataset, phase by phase."""
+
+    def __init__(self, config, dataset, text):
+        self.config, self.method = config, METHODS["pad"](config)
+        width = 16 if config.model.text_tower == "residual" else 12
+        table = np.pad(text, ((0, 0), (0, width - 12)))
+        self.items = dataset.items
+        self.host = device_data(dataset, config.data.length, config.data.buckets, table)
+        self.data = jax.tree.map(jnp.asarray, self.host)
+        self.lengths = (self.host.windows > 0).sum(axis=1)
+
+    def scorer(self, phase):
+        c = self.config
+        return Scorer(c.model, c.gate, c.backbone, phase.experts, c.data.buckets, c.data.length)
+
+    def state(self, phase, previous=None, seed=0):
+        fresh = self.scorer(phase).init(jax.random.key(seed), self.items, self.data.text.shape[1])
+        params, frozen = parameters.split(parameters.start(phase, fresh, previous), phase.keep)
+        optimizer = parameters.adamw(self.config, phase)
+        return optimizer, TrainState(params, frozen, optimizer.init(params), jnp.int32(0))
+
+    def previous(self, phase):
+        """Parameters as the phase before would leave them, without training."""
+        previous = None
+        for before in self.method.phases[: self.method.phases.index(phase)]:
+            _, state = self.state(before, previous, seed=7)
+            previous = merge(state.params, state.frozen)
+        return previous
+
+    def batch(self, rows=ROWS):
+        whole = self.config.data.length + 1 if self.config.mmd.include_padding else 0
+        caps = batch_caps(self.lengths, rows[None], 1, self.config.mmd.group, whole)
+        return make_batch(self.data, jnp.asarray(rows), jnp.int32(0), jax.random.key(5), caps), caps
+
+
+@pytest.fixture
+def setup(make_config, dataset, text):
+    return lambda recipe="paper", **overrides: Setup(make_config(recipe, **overrides), dataset, text)
+
+
+@pytest.mark.parametrize("name", ["pretrain", "align", "finetune"])
+@pytest.mark.parametrize(("recipe", "overrides"), CASES, ids=IDS)
+def test_every_trained_leaf_moves_and_no_frozen_one(setup, recipe, overrides, name):
+    s = setup(recipe, **overrides)
+    phase = next(p for p in s.method.phases if p.name == name)
+    optimizer, state = s.state(phase, s.previous(phase))
+    before = jax.tree.map(np.array, (state.params, state.frozen))
+    batch, _ = s.batch()
+    step = jax.jit(lambda st, key: phase.step(optimizer, s.scorer(phase), s.config, st, batch, s.data, key))
+    after = state
+    for number in range(3):  # a layer behind one that starts at zero moves from the second step on
+        after, metrics = step(after, jax.random.key(number))
+    assert all(np.isfinite(v) for v in metrics.values())
+    for path, leaf in flatten_dict(after.params, sep="/").items():
+        gradient_free = path.endswith(("_k/bias",))
+        moved = np.abs(np.asarray(leaf) - flatten_dict(before[0], sep="/")[path]).max()
+        assert moved > 0 or gradient_free, path
+    chex_equal(after.frozen, before[1])
+    assert s.data.text is not None
+
+
+def chex_equal(tree, other):
+    for path, leaf in flatten_dict(tree, sep="/").items():
+        np.testing.assert_array_equal(leaf, flatten_dict(other, sep="/")[path], err_msg=path)
+
+
+def test_align_keeps_the_pre_trained_expert_out_of_the_optimizer(setup):
+    s = setup()
+    phase = s.method.phases[1]
+    previous = s.previous(phase)
+    _, state = s.state(phase, previous)
+    assert set(flatten_dict(state.frozen, sep="/")) >= {"tables/id"}
+    assert all(p.startswith(("tables/id", "encoders/id")) for p in flatten_dict(state.frozen, sep="/"))
+    frozen = {leaf.shape for leaf in jax.tree.leaves(state.frozen["tables"])}
+    assert frozen == {(31, 16)}
+    trained = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    moments = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)
+    assert moments == 2 * trained
+    np.testing.assert_array_equal(state.params["tables"]["aligned"], previous["tables"]["id"])
+    chex_equal(state.params["encoders"]["aligned"], previous["encoders"]["id"])
+
+
+def test_finetune_starts_where_align_ended(setup):
+    s = setup()
+    phase = s.method.phases[2]
+    previous = s.previous(phase)
+    _, state = s.state(phase, previous)
+    for path, leaf in flatten_dict(previous, sep="/").items():
+        np.testing.assert_array_equal(flatten_dict(state.params, sep="/")[path], leaf, err_msg=path)
+    assert set(state.params["encoders"]) == {"id", "aligned", "text"}
+    assert state.frozen == {}
+
+
+def test_a_frozen_path_that_matches_nothing_is_an_error(setup):
+    s = setup()
+    _, state = s.state(s.method.phases[0])
+    with pytest.raises(ValueError, match="tables/idd"):
+        parameters.split(state.params, ("tables/idd",))
+
+
+def run_on(devices, s, phase, state, optimizer, steps=2, rows=None):
+    """`steps` steps of the mapped block on the first `devices` devices."""
+    rows = np.stack([ROWS, (ROWS + 21) % 37]).astype(np.int32) if rows is None else rows
+    whole = s.config.data.length + 1 if s.config.mmd.include_padding else 0
+    caps = batch_caps(s.lengths, rows, devices, s.config.mmd.group, whole)
+    block = block_of_steps(phase, s.scorer(phase), s.config, optimizer)
+    mapped = parallel.over_devices(block, jax.devices()[:devices])
+    state = jax.tree.map(lambda x: jnp.array(x, copy=True), state)  # the mapped block donates its state
+    split = rows.reshape(len(rows), devices, -1).swapaxes(0, 1)
+    return mapped(state, s.data, jnp.int32(steps), jax.random.key(2), split, caps)
+
+
+@pytest.mark.parametrize("name", ["pretrain", "align", "finetune"])
+@pytest.mark.parametrize(("recipe", "overrides"), CASES[:4], ids=IDS[:4])
+def test_steps_do_not_depend_on_the_number_of_devices(setup, recipe, overrides, name):
+    s = setup(recipe, **overrides)
+    phase = next(p for p in s.method.phases if p.name == name)
+    optimizer, state = s.state(phase, s.previous(phase))
+    rows = np.stack([ROWS, np.where(ROWS < 5, ROWS + 30, -1)]).astype(np.int32)  # the last batch is short
+    results = {n: run_on(n, s, phase, state, optimizer, rows=rows) for n in (1, 2, 4)}
+    one, metrics = results[1]
+    for devices in (2, 4):
+        other, others = results[devices]
+        for metric, value in metrics.items():
+            np.testing.assert_allclose(others[metric], value, rtol=2e-4, err_msg=metric)
+        for path, leaf in flatten_dict(other.params, sep="/").items():
+            moved = 2 * s.config.pretrain.learning_rate
+            np.testing.assert_allclose(
+                leaf, flatten_dict(one.params, sep="/")[path], atol=max(0.02 * moved, 2e-6), err_msg=path
+            )
+            replicas = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+            assert len(replicas) == devices
+            assert all(np.array_equal(replicas[0], replica) for replica in replicas), path
+
+
+def test_empty_steps_are_not_taken(setup):
+    s = setup()
+    phase = s.method.phases[0]
+    optimizer, state = s.state(phase)
+    after, _ = run_on(2, s, phase, state, optimizer, steps=1)
+    assert int(after.step) == 1
+
+
+@pytest.mark.parametrize("name", ["pretrain", "align", "finetune"])
+@pytest.mark.parametrize("recipe", ["paper", "best"])
+def test_ranking_scores_are_training_logits(setup, dataset, recipe, name):
+    """The fused score of the ranking equals the per-pair logit of the training loss, for every position's target."""
+    s = setup(recipe, loss="bce")
+    phase = next(p for p in s.method.phases if p.name == name)
+    _, state = s.state(phase, s.previous(phase))
+    scorer, params = s.scorer(phase), merge(state.params, state.frozen)
+    batch, _ = s.batch()
+    loss, _, _ = recommendation_loss(scorer, s.config, params, batch, s.data, None)
+
+    everything = jnp.arange(s.items + 1)
+    vectors = scorer.item_vectors(params, everything, s.data, everything)
+    gated = scorer.gated(params, vectors, s.data.bucket)
+    inputs = {e: batch.inputs_of(v.vector[batch.items]) for e, v in vectors.items()}
+    scores = scorer.users(params, inputs, batch.layout) @ gated.T
+    valid = np.asarray(batch.valid)
+    positive = np.take_along_axis(np.asarray(scores), np.asarray(batch.targets)[:, None], 1)[valid, 0]
+    negative = np.take_along_axis(np.asarray(scores), np.asarray(batch.negatives)[:, None], 1)[valid, 0]
+    expected = (np.log1p(np.exp(-positive)) + np.log1p(np.exp(negative))).mean()
+    np.testing.assert_allclose(loss.value, expected, rtol=1e-5)
+
+    # and the user's vector after the last input of a history is the one that the ranking uses
+    split = dataset.split("valid", s.config.data.length)
+    ranks = ranker(scorer, 8)(params, s.data, split)
+    assert ranks.shape == (37,)
+
+
+def test_padding_pairs_fill_the_groups_of_the_official_recipe(setup):
+    """With `mmd.include_padding` every group has batch * 2 * (L + 1) rows; without, only its events."""
+    values = {}
+    for padding in (False, True):
+        s = setup("paper", mmd__include_padding=padding)
+        phase = s.method.phases[1]
+        optimizer, state = s.state(phase, s.previous(phase))
+        batch, caps = s.batch()
+        assert (caps.group_tokens == 4 * 9) == padding
+        _, metrics = phase.step(optimizer, s.scorer(phase), s.config, state, batch, s.data, jax.random.key(0))
+        values[padding] = float(metrics["mmd"])
+    assert values[False] != values[True]
+
+
+def test_loss_of_an_expert_alone_when_the_gate_says_so(setup):
+    """With the other gates at -inf, PAD scores like its ID expert."""
+    s = setup("paper", **{"gate.kind": "bucket"})
+    phase = s.method.phases[2]
+    _, state = s.state(phase, s.previous(phase))
+    params = jax.tree.map(lambda x: x, state.params)
+    params["gate"] = params["gate"] | {f"{e}_bucket": jnp.full(11, -1e9) for e in ("aligned", "text")}
+    batch, _ = s.batch()
+    fused, _, _ = recommendation_loss(s.scorer(phase), s.config, params, batch, s.data, None)
+    alone, _, _ = recommendation_loss(s.scorer(s.method.phases[0]), s.config, params, batch, s.data, None)
+    np.testing.assert_allclose(fused.value, alone.value, rtol=1e-6)
