@@ -63,7 +63,7 @@ class ModelConfig:
 @dataclass(frozen=True)
 class GateConfig:
     kind: str = "bucket_emb"  # bucket_emb [P] | bucket [C] | shared: models/gate.py
-    aligned_start: float = 0.2  # [C] argparse default of gamma2
+    start: tuple[float, ...] = (1.0, 0.2, 0.0)  # logits of ID, aligned, text at bucket 0 [C]; gamma2 as in argparse
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class TrainConfig:
     patience: int = 10  # [P] epochs without a better validation value
     select: str = "HR@10"  # [C] validation metric of early stopping and of the best checkpoint
     weight_decay: float = 0.1  # [P] AdamW, decoupled
-    table_rate: float = 1.0  # times learning_rate for ID tables
+    gate_rate: float = 1.0  # times learning_rate for the gate
     gate_weight_decay: float = 0.01  # [C] torch's default
     steps_per_dispatch: int = 32  # [O] K: batches per call of the device
     sampled: int = 512  # [O] items drawn per step, loss=sampled_softmax
@@ -141,7 +141,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     # What the released code does.
     "official": {
-        "gate": {"kind": "bucket", "aligned_start": -4.0},
+        "gate": {"kind": "bucket", "start": (1.0, -4.0, 0.0)},
         "mmd": {"include_padding": True},
         "train": {"batch": 128, "patience": 20},
         "pretrain": {"learning_rate": 1e-5},
@@ -203,15 +203,16 @@ def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Config:
     values = config.to_dict()
     recipes = values.pop("recipes")
     recipe = values["recipe"]
-    check_choice("recipe", recipe, tuple(recipes))
+    check_choice("recipe", recipe, RECIPES)
     given = set(given)
     for name, value in dotted(recipes[recipe]).items():
         if name not in given:
             _put(values, name, value)
     for name, choices in CHOICES.items():
         check_choice(name, dotted(values)[name], choices)
-    sections = {f.name: f.type for f in fields(Config) if dataclasses.is_dataclass(f.type)}
-    resolved = Config(**{k: sections[k](**v) if k in sections else v for k, v in values.items()})
+    sections: dict[str, Any] = {f.name: f.type for f in fields(Config) if dataclasses.is_dataclass(f.type)}
+    arguments: dict[str, Any] = {k: sections[k](**v) if k in sections else v for k, v in values.items()}
+    resolved = Config(**arguments)
     _validate(resolved)
     return resolved
 

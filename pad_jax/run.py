@@ -1,9 +1,10 @@
 """Jobs: from a Config and a workdir to results on disk."""
 
+import functools
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ from pad_jax.workdir import Workdir
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command line; 0 when the job did all it was asked, 2 for a user's mistake, said in one line."""
+    """Runs the command line; 0 when the job did all it was asked, 2 for a user's mistake, said in one line.
+
+    130 when the user stopped it.
+    """
     try:
         arguments = cli.parse(argv)
         if arguments.coordinator:
@@ -44,6 +48,9 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command continues from the last epoch", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -53,10 +60,10 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
     check_choice("method", config.method, METHODS)
     method = METHODS[config.method](config)
     alone: dict[str, Callable[[Run], Any]] = {"prepare": lambda r: r.dataset, "encode": lambda r: r.encode(again=True)}
-    training: dict[str, Callable[[Run], Any]] = {
-        **{phase.name: lambda r, p=phase: r.train(p) for phase in method.phases},
+    training: dict[str, Callable[[Run], None]] = {
+        **{phase.name: functools.partial(Run.train, phases=(phase,)) for phase in method.phases},
         "evaluate": Run.evaluate,
-        "all": lambda r: [r.train(phase) for phase in method.phases],
+        "all": functools.partial(Run.train, phases=method.phases),
     }
     check_choice("job", config.job, [*alone, *training])
     job = Run(config, workdir, method)
@@ -150,12 +157,17 @@ class Run:
         bucket, _ = frequency_buckets(counts, buckets)
         return summarize(ranks, counts[target], bucket[target], self.config.eval.ks, buckets)
 
-    def train(self, phase: Phase) -> None:
+    def train(self, phases: Sequence[Phase]) -> None:
+        for phase in phases:
+            self.train_phase(phase)
+
+    def train_phase(self, phase: Phase) -> None:
         """Trains a phase to its end and evaluates its best checkpoint; a phase that is done is left alone."""
         finished = self.workdir.results["phases"]
         if phase.name in finished:
             say(f"{phase.name}: finished before, best epoch {finished[phase.name]['best_epoch']}")
             return
+        parallel.check_batch(self.config.train.batch, self.config.mmd.group)
         scorer, params, frozen = self.initial(phase)
         self.workdir.write_config(phase.name)
         self.baselines()
@@ -224,7 +236,7 @@ class Run:
         if jax.process_index() != 0 or (known and (known["text_cosine"] is None) == (text is None)):
             return
         say("scorers without learning")
-        entries: dict[str, Any] = {name: None for name in BASELINES}
+        entries: dict[str, Any] = dict.fromkeys(BASELINES)
         ranks = {}
         for name, part in self.splits.items():
             for scorer, values in baseline_ranks(self.dataset, part, text and text[0]):

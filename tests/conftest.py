@@ -2,7 +2,8 @@
 
 import os
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+if "device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from jaxtyping import install_import_hook
@@ -29,36 +30,48 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+#: A model small enough for tests.
+SMALL = {
+    "model.width": 16,
+    "model.blocks": 1,
+    "data.length": 8,
+    "mmd.group": 4,
+    "train.batch": 16,
+    "train.steps_per_dispatch": 3,
+    "train.sampled": 12,
+    "eval.batch": 8,
+}
+
+
+def set_fields(config, fields):
+    """Sets dotted names of a ConfigDict."""
+    for name, value in fields.items():
+        *parents, last = name.split(".")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+
+
 @pytest.fixture
 def make_config():
-    """A small Config; overrides are dotted names."""
+    """A small Config; overrides are dotted names, with __ for the dot where Python wants a name."""
 
     def make(recipe: str = "paper", **overrides) -> Config:
-        small = {
-            "recipe": recipe,
-            "model.width": 16,
-            "model.blocks": 1,
-            "data.length": 8,
-            "mmd.group": 4,
-            "train.batch": 16,
-            "train.steps_per_dispatch": 3,
-            "train.sampled": 12,
-            "eval.batch": 8,
-        } | {name.replace("__", "."): value for name, value in overrides.items()}
+        fields = SMALL | {"recipe": recipe} | {name.replace("__", "."): value for name, value in overrides.items()}
         config = config_dict("demo", "all")
-        for name, value in small.items():
-            *parents, last = name.split(".")
-            node = config
-            for parent in parents:
-                node = node[parent]
-            node[last] = value
-        return resolve(config, small)
+        set_fields(config, fields)
+        return resolve(config, fields)
 
     return make
 
 
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
+    return tiny_dataset()
+
+
+def tiny_dataset() -> Dataset:
     """37 users and 30 items: a number of users that no batch and no device count divides."""
     random = np.random.default_rng(0)
     sequences = [random.integers(1, 31, size=random.integers(5, 13)) for _ in range(37)]

@@ -56,6 +56,6 @@ def test_means_add_up():
     mask = jnp.array([True, True, False, True])
     whole = masked_mean(values, mask)
     parts = [masked_mean(values[:2], mask[:2]), masked_mean(values[2:], mask[2:])]
-    assert float(whole.value) == float(Mean(parts[0].total + parts[1].total, parts[0].count + parts[1].count).value)
+    assert float(whole.value) == float(Mean(parts[0].total + parts[1].total, parts[0].entries + parts[1].entries).value)
     assert float(masked_mean(values, jnp.zeros(4, bool)).value) == 0
     assert float(jax.grad(lambda v: masked_mean(v, mask).value)(values)[2]) == 0

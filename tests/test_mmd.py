@@ -61,7 +61,8 @@ def test_written_out():
 
     n = 6
     expected = sum(
-        (k(source[i], source[j]) + k(target[i], target[j])) / (n * (n - 1)) * (i != j) - 2 * k(source[i], target[j]) / n**2
+        (k(source[i], source[j]) + k(target[i], target[j])) / (n * (n - 1)) * (i != j)
+        - 2 * k(source[i], target[j]) / n**2
         for i in range(n)
         for j in range(n)
     )
@@ -81,7 +82,9 @@ def test_masked_rows_change_nothing(kernel, estimator):
         return mk_mmd(a, b, jnp.array(mask), kernel, estimator=estimator)
 
     padded = jnp.concatenate([source, 50 * junk])[order], jnp.concatenate([target, -30 * junk])[order]
-    np.testing.assert_allclose(value(*padded), mk_mmd(source, target, None, kernel, estimator=estimator), rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        value(*padded), mk_mmd(source, target, None, kernel, estimator=estimator), rtol=2e-5, atol=1e-6
+    )
     gradient = np.asarray(jax.grad(value)(*padded))
     assert not gradient[~mask].any()
     assert gradient[mask].any()
@@ -123,7 +126,13 @@ def test_cosine_of_the_paper_drives_samples_apart():
     source, target = (jnp.asarray(random.normal(size=(8, 3)) + shift, jnp.float32) for shift in (0, 0.5))
 
     def between(s):
-        return float((s / jnp.linalg.norm(s, axis=1, keepdims=True) @ (target / jnp.linalg.norm(target, axis=1, keepdims=True)).T).mean())
+        return float(
+            (
+                s
+                / jnp.linalg.norm(s, axis=1, keepdims=True)
+                @ (target / jnp.linalg.norm(target, axis=1, keepdims=True)).T
+            ).mean()
+        )
 
     for kernel, sign in (("cosine", 1), ("cosine_paper", -1)):
         step = source - 0.1 * jax.grad(lambda s, k=kernel: mk_mmd(s, target, None, k, estimator="biased"))(source)

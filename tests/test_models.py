@@ -173,7 +173,9 @@ def test_text_towers():
     text = jax.random.normal(jax.random.key(0), (3, WIDTH))
     uid = jnp.arange(3)
     residual = TextResidual(WIDTH)
-    np.testing.assert_array_equal(residual.apply(residual.init(jax.random.key(1), text, uid, False), text, uid, False), text)
+    np.testing.assert_array_equal(
+        residual.apply(residual.init(jax.random.key(1), text, uid, False), text, uid, False), text
+    )
     mlp = TextMLP(128, layers=4)
     params = mlp.init(jax.random.key(1), jnp.zeros((1, 4096)), uid[:1], False)
     assert sum(x.size for x in jax.tree.leaves(params)) == 590_464  # the official text MLP
@@ -183,14 +185,19 @@ def test_text_towers():
 
 
 # (bucket, aligned_start) -> (id, aligned, text), computed from the official formula.
-GATES = {(1, -4.0): (0.5677, 0.0130, 0.4192), (5, -4.0): (0.496, 0.009, 0.496), (10, -4.0): (0.404, 0.005, 0.591),
-         (1, 0.2): (0.404, 0.298, 0.298), (10, 0.2): (0.324, 0.201, 0.474)}
+GATES = {
+    (1, -4.0): (0.5677, 0.0130, 0.4192),
+    (5, -4.0): (0.496, 0.009, 0.496),
+    (10, -4.0): (0.404, 0.005, 0.591),
+    (1, 0.2): (0.404, 0.298, 0.298),
+    (10, 0.2): (0.324, 0.201, 0.474),
+}
 
 
 @pytest.mark.parametrize("kind", ["bucket", "bucket_emb"])
 @pytest.mark.parametrize(("bucket", "aligned"), GATES)
 def test_gate_starts_where_the_official_one_does(kind, bucket, aligned):
-    gate = Gate(("id", "aligned", "text"), 10, kind, aligned)
+    gate = Gate(("id", "aligned", "text"), 10, kind, (1.0, aligned, 0.0))
     vectors = tuple(jax.random.normal(jax.random.key(k), (1, WIDTH)) for k in range(3))
     params = gate.init(jax.random.key(0), vectors, jnp.array([bucket]))
     weights = gate.apply(params, vectors, jnp.array([bucket]))[0]
@@ -201,7 +208,7 @@ def test_gate_starts_where_the_official_one_does(kind, bucket, aligned):
 def test_gate_formula_in_float64():
     """sigmoid(a_k[b]) / sum_j sigmoid(a_j[b]) to 1e-9."""
     with jax.enable_x64(True):
-        gate = Gate(("id", "aligned", "text"), 10, "bucket", -4.0)
+        gate = Gate(("id", "aligned", "text"), 10, "bucket", (1.0, -4.0, 0.0))
         vectors = (jnp.zeros((11, 2)),) * 3
         params = gate.init(jax.random.key(0), vectors, jnp.arange(11))
         weights = np.asarray(gate.apply(params, vectors, jnp.arange(11)), np.float64)

@@ -16,8 +16,14 @@ from pad_jax.training.loop import block_of_steps
 from pad_jax.training.step import TrainState, merge
 
 ROWS = np.arange(16, dtype=np.int32)
-CASES = [("paper", {}), ("paper", {"loss": "sampled_softmax"}), ("best", {}), ("official", {}),
-         ("paper", {"backbone": "gru4rec"}), ("best", {"backbone": "caser"})]
+CASES = [
+    ("paper", {}),
+    ("paper", {"loss": "sampled_softmax"}),
+    ("best", {}),
+    ("official", {}),
+    ("paper", {"backbone": "gru4rec"}),
+    ("best", {"backbone": "caser"}),
+]
 IDS = ["paper", "sampled", "best", "official", "gru4rec", "caser"]
 
 

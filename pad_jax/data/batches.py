@@ -15,10 +15,10 @@ from pad_jax.models.layout import Grid, Layout, lay_out, move
 class DeviceData(NamedTuple):
     """What stays on the device for a whole phase."""
 
-    windows: Int[Array, "U W"]  # training prefixes, left-padded
-    gaps: Int[Array, "U W"]  # see `history_gaps`
-    bucket: Int[Array, " I"]
-    text: Float[Array, "I E"]  # row 0 zeros; E = 0 when no expert reads text
+    windows: Int[Array | np.ndarray, "U W"]  # training prefixes, left-padded
+    gaps: Int[Array | np.ndarray, "U W"]  # see `history_gaps`
+    bucket: Int[Array | np.ndarray, " I"]
+    text: Float[Array | np.ndarray, "I E"]  # row 0 zeros; E = 0 when no expert reads text
 
 
 class Batch(NamedTuple):
@@ -111,7 +111,7 @@ def make_batch(
         event=event,
         input=input_,
         negatives=jnp.where(inside, negatives, 0),
-        groups=tuple(_group(grid, caps) for grid in (events.grid, layout.grid)),
+        groups=(_group(events.grid, caps), _group(layout.grid, caps)),
     )
 
 

@@ -15,7 +15,10 @@ _SEED = 20250713
 
 #: Topics of a small household shop: (qualities, products). A title takes words of its topic only.
 TOPICS = (
-    (("dark", "roasted", "organic", "single origin"), ("coffee beans", "espresso capsules", "ground coffee", "cold brew")),
+    (
+        ("dark", "roasted", "organic", "single origin"),
+        ("coffee beans", "espresso capsules", "ground coffee", "cold brew"),
+    ),
     (("green", "herbal", "chamomile", "loose leaf"), ("tea bags", "tea tin", "infusion", "matcha powder")),
     (("salted", "crunchy", "sea salt", "barbecue"), ("potato chips", "pretzels", "tortilla chips", "popcorn")),
     (("milk", "hazelnut", "caramel", "bittersweet"), ("chocolate bar", "chocolate truffles", "candy", "fudge")),
@@ -24,10 +27,19 @@ TOPICS = (
     (("spicy", "smoked", "garlic", "sweet"), ("hot sauce", "ketchup", "salsa", "mustard")),
     (("wild", "canned", "in olive oil", "skinless"), ("tuna", "sardines", "salmon fillets", "anchovies")),
     (("fragrance free", "moisturizing", "lavender", "aloe"), ("body lotion", "hand cream", "face cream", "body wash")),
-    (("volumizing", "anti-dandruff", "argan oil", "color care"), ("shampoo", "hair conditioner", "hair mask", "styling gel")),
+    (
+        ("volumizing", "anti-dandruff", "argan oil", "color care"),
+        ("shampoo", "hair conditioner", "hair mask", "styling gel"),
+    ),
     (("whitening", "mint", "sensitive", "fluoride"), ("toothpaste", "mouthwash", "dental floss", "toothbrush")),
-    (("lemon", "streak free", "disinfecting", "concentrated"), ("glass cleaner", "kitchen spray", "floor cleaner", "dish soap")),
-    (("ultra", "stain removing", "high efficiency", "fabric"), ("laundry detergent", "fabric softener", "dryer sheets", "bleach")),
+    (
+        ("lemon", "streak free", "disinfecting", "concentrated"),
+        ("glass cleaner", "kitchen spray", "floor cleaner", "dish soap"),
+    ),
+    (
+        ("ultra", "stain removing", "high efficiency", "fabric"),
+        ("laundry detergent", "fabric softener", "dryer sheets", "bleach"),
+    ),
     (("two ply", "soft", "recycled", "jumbo roll"), ("toilet paper", "paper towels", "facial tissues", "napkins")),
     (("grain free", "chicken", "dental", "senior"), ("dog food", "dog treats", "puppy biscuits", "dog chews")),
     (("indoor", "salmon flavor", "clumping", "kitten"), ("cat food", "cat litter", "cat treats", "catnip")),

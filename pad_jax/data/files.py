@@ -52,9 +52,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str
             reader = csv.DictReader(file, strict=True)
             missing = [c for c in columns if c not in (reader.fieldnames or [])]
             if missing:
-                raise UserError(
-                    f"{path}, line 1: no column {missing[0]!r}; the header must name {', '.join(columns)}"
-                )
+                raise UserError(f"{path}, line 1: no column {missing[0]!r}; the header must name {', '.join(columns)}")
             for row in reader:
                 if None in row or any(row[c] is None for c in columns):
                     raise UserError(f"{path}, line {reader.line_num}: the row does not have the header's columns")

@@ -63,6 +63,8 @@ def read_history(path: Path, item_ids: list[str], config: Config) -> tuple[list[
             )
         user_ids.append(row["user"])
         sequences.append(np.array([number[item] for item in items[-config.data.keep :]], np.int32))
+    if not user_ids:
+        raise UserError(f"{path} has no users; it needs a row for each")
     return user_ids, sequences
 
 

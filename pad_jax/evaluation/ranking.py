@@ -49,10 +49,10 @@ def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], 
     @functools.partial(jax.pmap, axis_name=parallel.AXIS, in_axes=(None, 0, None), static_broadcasted_argnums=2)
     def ranks(shared, split: Split, tokens: int):
         params, vectors, gated = shared
-        layout = lay_out(split.inputs > 0, tokens)
+        layout = lay_out(jnp.asarray(split.inputs) > 0, tokens)
         ids = jnp.take(split.inputs.reshape(-1), layout.grid.cell, mode="fill", fill_value=0)
         users = scorer.users(params, jax.tree.map(lambda x: x[ids], vectors), layout)
-        return rank_by_counting(layout.last(users) @ gated.T, split.target, split.history)
+        return rank_by_counting(layout.last(users) @ gated.T, jnp.asarray(split.target), jnp.asarray(split.history))
 
     def rank(params: Params, data: DeviceData, split: Split) -> Float[np.ndarray, " U"]:
         shared = (params, *catalogue(params, data))

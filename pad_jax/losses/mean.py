@@ -7,14 +7,14 @@ from jaxtyping import Array, Float
 
 
 class Mean(NamedTuple):
-    """`total` over `count` entries. The value of no entries is 0."""
+    """`total` over `entries`. The value of no entries is 0."""
 
     total: Float[Array, ""]
-    count: Float[Array, ""]
+    entries: Float[Array, ""]
 
     @property
     def value(self) -> Float[Array, ""]:
-        return self.total / jnp.maximum(self.count, 1)
+        return self.total / jnp.maximum(self.entries, 1)
 
 
 def masked_mean(values: Float[Array, "..."], mask) -> Mean:

@@ -9,9 +9,7 @@ from pad_jax.losses.mean import Mean, masked_mean
 LOSSES = ("bce", "ce", "sampled_softmax")
 
 
-def binary_cross_entropy(
-    positive: Float[Array, " T"], negative: Float[Array, " T"], valid: Bool[Array, " T"]
-) -> Mean:
+def binary_cross_entropy(positive: Float[Array, " T"], negative: Float[Array, " T"], valid: Bool[Array, " T"]) -> Mean:
     """BCE(positive, 1) + BCE(negative, 0), mean over valid positions (Eq. 1; it starts near 2 ln 2)."""
     return masked_mean(jax.nn.softplus(-positive) + jax.nn.softplus(negative), valid)
 
@@ -50,9 +48,7 @@ def sampled_softmax(
     return masked_mean(jax.nn.logsumexp(jnp.column_stack([own, logits]), axis=1) - own, valid)
 
 
-def draw_negatives(
-    key: PRNGKeyArray, uid: Int[Array, " T"], gaps: Int[Array, "T W"], items: int
-) -> Int[Array, " T"]:
+def draw_negatives(key: PRNGKeyArray, uid: Int[Array, " T"], gaps: Int[Array, "T W"], items: int) -> Int[Array, " T"]:
     """One item per position, uniform over the items outside the user's training prefix, without rejection.
 
     Let s_1 < s_2 < .. be the distinct items of the prefix and gaps_j = s_j - j the number of other items before

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from pad_jax.config import Config
+from pad_jax.config import Config, PhaseConfig
 from pad_jax.data.batches import Batch, DeviceData
 from pad_jax.losses.mean import Mean
 from pad_jax.losses.recommendation import binary_cross_entropy, cross_entropy, sampled_softmax
@@ -24,8 +24,8 @@ class Phase:
     """One training run: which experts it scores with, where its parameters come from, what moves.
 
     `start` maps a path of this phase's parameters ("tables/aligned") to a path of the phase before ("tables/id");
-    what it does not name is fresh. `scale` multiplies copies. `keep` are paths that are carried along without being trained: they are neither
-    differentiated nor known to the optimizer. A path names every leaf below it.
+    what it does not name is fresh. `scale` multiplies copies. `keep` are paths that are carried along without being
+    trained: they are neither differentiated nor known to the optimizer. A path names every leaf below it.
     """
 
     name: str
@@ -34,6 +34,15 @@ class Phase:
     start: Mapping[str, str] = field(default_factory=dict)
     scale: Mapping[str, float] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
+    budget: tuple[str, ...] = ()  # phases of the configuration whose epochs this one may use; empty: its own
+
+    def limits(self, config: Config) -> PhaseConfig:
+        """Learning rate and time limit of the phase."""
+        return getattr(config, self.name)
+
+    def epochs(self, config: Config) -> int:
+        """The most epochs it is given."""
+        return sum(getattr(config, name).epochs for name in self.budget or (self.name,))
 
 
 @dataclass(frozen=True)

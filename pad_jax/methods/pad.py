@@ -48,9 +48,13 @@ def alignment(config: Config, batch: Batch, events: ItemVectors, negatives: Item
     as the official code does (69 % of its rows on Prime Pantry).
     """
     event_grid, negative_grid = batch.groups
+    assert events.text_part is not None
+    assert events.id_part is not None
     pairs = [(event_grid, events)] + ([(negative_grid, negatives)] if negatives is not None else [])
-    text = jnp.concatenate([grid.to_grid(rows.text_part) for grid, rows in pairs], axis=1)
-    ids = jnp.concatenate([grid.to_grid(rows.id_part) for grid, rows in pairs], axis=1)
+    text, ids = (
+        jnp.concatenate([grid.to_grid(getattr(rows, part)) for grid, rows in pairs], axis=1)
+        for part in ("text_part", "id_part")
+    )
     mask = jnp.concatenate([grid.mask for grid, _ in pairs], axis=1)
     filled = mask.sum(axis=1) >= 2
     if config.mmd.include_padding:  # the last window event of a batch is always in the unused tail: item 0
@@ -103,4 +107,4 @@ def pad(config: Config) -> Method:
 def sasrec(config: Config) -> Method:
     """The recommender on item IDs alone, with `config.backbone`: phase 1, with the epochs of all phases together."""
     del config
-    return Method("sasrec", (Phase("pretrain", ("id",), pretrain_step),))
+    return Method("sasrec", (Phase("pretrain", ("id",), pretrain_step, budget=("pretrain", "align", "finetune")),))

@@ -14,29 +14,25 @@ class Gate(nn.Module):
                   a_k[b] (the paper's words for Eq. 11); it starts equal to `bucket`
     `shared`      every item in bucket 0: the paper's ablation without frequency
 
-    The tables start on straight lines over the buckets 0 (padding), 1 (warmest) .. (coldest): ID from 1 to 0, text
-    from 0 to 1, aligned from `aligned_start` to `aligned_start` - 1.
+    The tables start on straight lines over the buckets 0 (padding), 1 (warmest) .. (coldest): from `start` of ID,
+    aligned and text; the first two fall by 1, text rises by 1.
     """
 
     experts: tuple[str, ...]
     buckets: int = 10
     kind: str = "bucket_emb"
-    aligned_start: float = 0.2
+    start: tuple[float, ...] = (1.0, 0.2, 0.0)
     width: int = 16
 
     @nn.compact
-    def __call__(
-        self, vectors: tuple[Float[Array, "R D"], ...], bucket: Int[Array, " R"]
-    ) -> Float[Array, "R K"]:
-        starts = {"id": 1.0, "aligned": self.aligned_start, "text": 0.0}
+    def __call__(self, vectors: tuple[Float[Array, "R D"], ...], bucket: Int[Array, " R"]) -> Float[Array, "R K"]:
+        starts = dict(zip(("id", "aligned", "text"), self.start, strict=True))
         if self.kind == "shared":
             bucket = jnp.zeros_like(bucket)
         logits = []
         for expert, vector in zip(self.experts, vectors, strict=True):
             start, step = starts[expert], 1.0 if expert == "text" else -1.0
-            table = self.param(
-                f"{expert}_bucket", lambda _, a=start, b=step: jnp.linspace(a, a + b, self.buckets + 1)
-            )
+            table = self.param(f"{expert}_bucket", lambda _, a=start, b=step: jnp.linspace(a, a + b, self.buckets + 1))
             logit = table[bucket]
             if self.kind == "bucket_emb":
                 embedding = self.param(f"{expert}_embedding", nn.initializers.normal(), (self.buckets + 1, self.width))

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 
-
 class Grid(NamedTuple):
     """T tokens and a grid [R, W]: the two directions of one permutation."""
 
@@ -91,4 +90,3 @@ def _move_backward(residual, gradient):
 
 
 move.defvjp(_move_forward, _move_backward)
-

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from pad_jax.config import GateConfig, ModelConfig
@@ -73,16 +74,16 @@ class Towers(nn.Module):
 
     @nn.compact
     def __call__(self, text, ids, uid, train: bool) -> ItemVectors:
-        width, dropout = self.model.width, self.model.dropout
+        width, rate = self.model.width, self.model.dropout
         if self.model.text_tower == "mlp":
-            part = TextMLP(width, self.model.text_layers, dropout, name="text")(text, uid, train)
+            part = TextMLP(width, self.model.text_layers, rate, name="text")(text, uid, train)
         else:
-            part = TextResidual(width, dropout, name="text")(text, uid, train)
+            part = TextResidual(width, rate, name="text")(text, uid, train)
         if not self.fuse:
             return ItemVectors(part)
         if self.model.fusion == "add":
             return ItemVectors(ids + part, ids, part)
-        return ItemVectors(Concatenate(dropout, name="cat")(ids, part, uid, train), ids, part)
+        return ItemVectors(Concatenate(rate, name="cat")(ids, part, uid, train), ids, part)
 
 
 @dataclass(frozen=True)
@@ -129,28 +130,27 @@ class Scorer:
     ) -> dict[str, ItemVectors]:
         """Every expert's vectors of items `ids`. With a key, dropout; its draws belong to the `uid` of each row."""
         text = data.text[ids].astype(jnp.float32) if data.text.shape[1] else None
-        result = {}
+        result: dict[str, ItemVectors] = {}
         for expert in self.experts:
-            rows = params["tables"][expert][ids] if expert != "text" else None
+            rows: Any = params["tables"][expert][ids] if expert != "text" else None
             if expert == "id":
                 result[expert] = ItemVectors(rows)
-                continue
-            result[expert] = self._tower(expert).apply(
-                {"params": params["towers"][expert]}, text, rows, uid, key is not None, rngs=self._rng(key, expert, 0)
-            )
+            else:
+                tower, rngs = params["towers"][expert], self._rng(key, expert, 0)
+                result[expert] = _apply(self._tower(expert), tower, text, rows, uid, key is not None, rngs=rngs)
         return result
 
     def gates(
-        self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]
+        self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array | np.ndarray, " R"]
     ) -> Float[Array, "R K"]:
         """The gate of each expert (columns in the order of `experts`) for R items; ones for a single expert."""
         if len(self.experts) == 1:
             return jnp.ones((len(bucket), 1))
         vectors = tuple(items[expert].vector for expert in self.experts)
-        return self._gate().apply({"params": params["gate"]}, vectors, bucket)
+        return _apply(self._gate(), params["gate"], vectors, bucket)
 
     def gated(
-        self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]
+        self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array | np.ndarray, " R"]
     ) -> Float[Array, "R F"]:
         """Item side of the score: the experts' vectors times their gates, side by side."""
         gates = self.gates(params, items, bucket)
@@ -164,19 +164,11 @@ class Scorer:
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "T F"]:
         """User side of the score after every event: the experts' user vectors side by side."""
-        return jnp.concatenate(
-            [
-                self._encoder().apply(
-                    {"params": params["encoders"][expert]},
-                    inputs[expert],
-                    layout,
-                    key is not None,
-                    rngs=self._rng(key, expert, 1),
-                )
-                for expert in self.experts
-            ],
-            axis=-1,
-        )
+        vectors = []
+        for expert in self.experts:
+            encoder, rngs = params["encoders"][expert], self._rng(key, expert, 1)
+            vectors.append(_apply(self._encoder(), encoder, inputs[expert], layout, key is not None, rngs=rngs))
+        return jnp.concatenate(vectors, axis=-1)
 
     def _table(self, key: PRNGKeyArray, items: int) -> Float[Array, "I D"]:
         """Differs: the official code draws row 0 too, which is padding; here it is zero."""
@@ -191,7 +183,7 @@ class Scorer:
         return Towers(self.model, fuse=expert == "aligned")
 
     def _gate(self) -> Gate:
-        return Gate(self.experts, self.buckets, self.gate.kind, self.gate.aligned_start)
+        return Gate(self.experts, self.buckets, self.gate.kind, self.gate.start)
 
     def _encoder(self) -> UserEncoder:
         m = self.model
@@ -209,6 +201,10 @@ class Scorer:
         if key is None:
             return {}
         return {"dropout": jax.random.fold_in(key, 2 * EXPERTS.index(expert) + side)}
+
+
+def _apply(module: nn.Module, params: Params, *inputs: Any, rngs: dict[str, PRNGKeyArray] | None = None) -> Any:
+    return module.apply({"params": params}, *inputs, rngs=rngs)
 
 
 def vectors_of(items: Mapping[str, ItemVectors]) -> dict[str, Float[Array, "R D"]]:

@@ -1,8 +1,8 @@
 """Item towers: from text rows (and ID rows) to item vectors."""
 
 import flax.linen as nn
-from jaxtyping import Array, Float, Int
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from pad_jax.models.dropout import dropout
 

@@ -36,7 +36,7 @@ class Task:
             self._spoken = now
             elapsed = now - self._started
             left = elapsed / self.done * (self.total - self.done)
-            say(f"{self.label}: {self.done}/{self.total}, {elapsed:.0f} s, {left:.0f} s left{'  ' + note if note else ''}")
+            say(f"{self.label}: {self.done}/{self.total}, {elapsed:.0f} s, {left:.0f} s left  {note}".rstrip())
 
 
 @contextmanager

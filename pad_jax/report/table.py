@@ -26,13 +26,11 @@ def rows(results: Mapping[str, Any], split: str) -> list[tuple[str, Mapping[str,
 
 
 def cells(metrics: Mapping[str, Any] | None) -> list[str]:
-    """"HR@10 nDCG@10" in percent for all users and each group; `-` where there is nothing."""
+    """ "HR@10 nDCG@10" in percent for all users and each group; `-` where there is nothing."""
     if metrics is None:
         return ["-"] * len(GROUPS)
     groups = [metrics, *(metrics["by_frequency"][g] for g in GROUPS[1:])]
-    return [
-        "-" if g["HR@10"] is None else f"{100 * g['HR@10']:5.2f} {100 * g['nDCG@10']:5.2f}" for g in groups
-    ]
+    return ["-" if g["HR@10"] is None else f"{100 * g['HR@10']:5.2f} {100 * g['nDCG@10']:5.2f}" for g in groups]
 
 
 def header(results: Mapping[str, Any], split: str) -> list[str]:
@@ -61,8 +59,10 @@ def as_text(results: Mapping[str, Any], split: str = "test") -> str:
 def as_markdown(results: Mapping[str, Any], split: str = "test") -> str:
     """The same as a Markdown table."""
     lines = [["", *header(results, split)], ["---", *["---:"] * len(GROUPS)]]
-    lines += [[label, *(cell.strip().replace("  ", " ").replace(" ", " / ") for cell in cells(metrics))]
-              for label, metrics in rows(results, split)]
+    lines += [
+        [label, *(cell.strip().replace("  ", " ").replace(" ", " / ") for cell in cells(metrics))]
+        for label, metrics in rows(results, split)
+    ]
     title = (
         f"HR@10 / nDCG@10 in percent on {results['dataset']}, {split} split, by how often training met the target "
         f"(method {results['method']}, backbone {results['backbone']}, loss {results['loss']}, recipe "

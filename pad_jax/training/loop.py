@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pad_jax.config import Config, PhaseConfig
+from pad_jax.config import Config
 from pad_jax.data.batches import Blocks, DeviceData, batch_caps, make_batch
 from pad_jax.errors import UserError
 from pad_jax.methods.base import Phase
@@ -67,8 +67,6 @@ def train(
 
     Raises UserError when a loss or gradient is not finite; the last good checkpoint stays.
     """
-    limits: PhaseConfig = getattr(config, phase.name)
-    parallel.check_batch(config.train.batch, config.mmd.group)
     lengths = (np.asarray(parallel.first_replica(data.windows)) > 0).sum(axis=1)
     blocks = Blocks(len(lengths), config.train.batch, config.train.steps_per_dispatch, config.seed)
     optimizer = adamw(config, phase)
@@ -78,7 +76,7 @@ def train(
     iterator = blocks.iterator()
     checkpoints = Checkpoints(directory / "checkpoints")
     log = directory / "metrics.jsonl"
-    status = {"epoch": 0, "best_epoch": 0, "best": -1.0, "seconds": 0.0}
+    status: dict[str, Any] = {"epoch": 0, "best_epoch": 0, "best": -1.0, "seconds": 0.0}
     latest = checkpoints.latest()
     if latest is not None:
         state, position, status = checkpoints.restore(latest, state)
@@ -87,7 +85,7 @@ def train(
     _truncate(log, status["epoch"])
     checked = False
     started = time.monotonic() - status["seconds"]
-    stopped = _stop(config, limits, status)
+    stopped = _stop(config, phase, status)
     while not stopped:
         epoch = status["epoch"] + 1
         sums: list[tuple[int, Any]] = []
@@ -95,7 +93,10 @@ def train(
             for _ in range(blocks.blocks):
                 rows, count = next(iterator)
                 caps = batch_caps(
-                    lengths, rows, jax.device_count(), config.mmd.group,
+                    lengths,
+                    rows,
+                    jax.device_count(),
+                    config.mmd.group,
                     config.data.length + 1 if config.mmd.include_padding else 0,
                 )
                 arguments = (state, data, jnp.int32(count), key, parallel.local_rows(rows), caps)
@@ -132,7 +133,7 @@ def train(
             with open(log, "a") as file:
                 file.write(json.dumps({"epoch": epoch, "seconds": status["seconds"], **losses, "valid": result}) + "\n")
         checkpoints.save(epoch, state, iterator.get_state(), status | {"value": value})
-        stopped = _stop(config, limits, status)
+        stopped = _stop(config, phase, status)
     best = checkpoints.best()
     assert best is not None
     params, frozen = checkpoints.parameters(best)
@@ -141,13 +142,14 @@ def train(
     return merge(params, frozen), summary | {"stopped": stopped}
 
 
-def _stop(config: Config, limits: PhaseConfig, status: dict[str, Any]) -> str:
+def _stop(config: Config, phase: Phase, status: dict[str, Any]) -> str:
     """Why training stops here, or an empty string."""
     if status["epoch"] - status["best_epoch"] >= config.train.patience:
         return "patience"
-    if limits.minutes and status["seconds"] >= 60 * limits.minutes:
+    minutes = phase.limits(config).minutes
+    if minutes and status["seconds"] >= 60 * minutes:
         return "minutes"
-    return "epochs" if status["epoch"] >= limits.epochs else ""
+    return "epochs" if status["epoch"] >= phase.epochs(config) else ""
 
 
 def _mean(sums: list[tuple[int, Any]]) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """Memory needed and at hand, before training starts."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ from pad_jax.errors import UserError
 from pad_jax.report.console import say
 
 
-def check(run: Callable[..., Any], arguments: tuple) -> None:
+def check(run: Any, arguments: tuple) -> None:
     """Prints what one device needs for `run(*arguments)` and what it has; raises UserError when it cannot fit."""
     sizes = run.lower(*arguments).compile().memory_analysis()
     device = jax.local_devices()[0]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from pad_jax.config import Config, PhaseConfig
+from pad_jax.config import Config
 from pad_jax.methods.base import Phase
 
 Tree = dict[str, Any]
@@ -52,15 +52,13 @@ def _below(name: str, path: str) -> bool:
 def adamw(config: Config, phase: Phase) -> optax.GradientTransformation:
     """AdamW on everything it is given, in groups: the gate has a weight decay of its own, and what the phase before
     has trained may move more slowly than what is fresh."""
-    limits: PhaseConfig = getattr(config, phase.name)
+    limits = phase.limits(config)
     rate, decay = limits.learning_rate, config.train.weight_decay
 
     def label(params: Tree) -> Tree:
         def of(name: str) -> str:
             if _below(name, "gate"):
                 return "gate"
-            if _below(name, "tables"):
-                return "tables"
             return "carried" if any(_below(name, target) for target in phase.start) else "fresh"
 
         return unflatten_dict({name: of(name) for name in flatten_dict(params, sep="/")}, sep="/")
@@ -68,7 +66,6 @@ def adamw(config: Config, phase: Phase) -> optax.GradientTransformation:
     groups = {
         "fresh": optax.adamw(rate, weight_decay=decay),
         "carried": optax.adamw(rate * limits.carried_rate, weight_decay=decay),
-        "tables": optax.adamw(rate * config.train.table_rate, weight_decay=decay),
-        "gate": optax.adamw(rate, weight_decay=config.train.gate_weight_decay),
+        "gate": optax.adamw(rate * config.train.gate_rate, weight_decay=config.train.gate_weight_decay),
     }
     return optax.partition(groups, label)

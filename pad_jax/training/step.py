@@ -50,7 +50,7 @@ def train_step(
 
     def local_loss(params):
         parts = loss_function(scorer, config, merge(params, state.frozen), batch, data, key)
-        shares = {name: mean.total / jnp.maximum(total(mean.count), 1) for name, (_, mean) in parts.items()}
+        shares = {name: mean.total / jnp.maximum(total(mean.entries), 1) for name, (_, mean) in parts.items()}
         loss = sum(weight * shares[name] for name, (weight, _) in parts.items())
         return loss, shares | {"loss": loss}
 

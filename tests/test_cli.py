@@ -1,0 +1,122 @@
+"""The command line: what it accepts, and one line with exit code 2 for what it does not."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pad_jax import cli
+from pad_jax.config import Config, config_dict, dotted, resolve
+from pad_jax.errors import UserError
+from pad_jax.run import main, run
+from tests.conftest import ROOT
+
+
+def parse(*arguments):
+    return cli.parse(["main.py", *arguments])
+
+
+def test_defaults_are_the_demo():
+    arguments = parse()
+    assert arguments.config.dataset == "demo"
+    assert arguments.config.job == "all"
+    assert arguments.config.recipe == "best"
+    assert str(arguments.workdir) == "runs/demo/pad-sasrec-ce-best-s0"
+
+
+def test_job_and_overrides():
+    config = parse(
+        f"--config={ROOT}/configs/mind.py:align",
+        "--config.train.batch=64",
+        "--config.mmd.scales=(0,1)",
+        "--config.model.dropout=0",
+    ).config
+    assert (config.dataset, config.job, config.recipe, config.loss) == ("mind", "align", "paper", "bce")
+    assert (config.train.batch, config.mmd.scales, config.model.dropout) == (64, (0, 1), 0.0)
+
+
+def test_a_recipe_fills_what_the_command_line_leaves_alone():
+    official = parse("--config.recipe=official").config
+    assert (official.train.batch, official.gate.kind, official.finetune.learning_rate) == (128, "bucket", 1e-4)
+    mixed = parse("--config.recipe=official", "--config.gate.kind=shared", "--config.train.batch=16").config
+    assert (mixed.train.batch, mixed.gate.kind, mixed.finetune.learning_rate) == (16, "shared", 1e-4)
+
+
+def test_every_recipe_names_known_fields():
+    known = dotted(config_dict("demo", "all").to_dict())
+    for recipe in ("paper", "official", "best"):
+        config = config_dict("demo", "all", recipe=recipe)
+        assert isinstance(resolve(config), Config)
+        assert set(dotted(config.recipes[recipe].to_dict())) <= set(known)
+
+
+def test_sasrec_has_the_epochs_of_all_phases():
+    pad = parse("--config.finetune.epochs=7", "--config.align.epochs=5", "--config.pretrain.epochs=3").config
+    sasrec = parse(
+        "--config.method=sasrec", "--config.finetune.epochs=7", "--config.align.epochs=5", "--config.pretrain.epochs=3"
+    ).config
+    from pad_jax.methods import METHODS
+
+    assert [p.epochs(pad) for p in METHODS["pad"](pad).phases] == [3, 5, 7]
+    assert [p.epochs(sasrec) for p in METHODS["sasrec"](sasrec).phases] == [15]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.model.widht=3"], "width"),
+        (["--config.recipe=bset"], "did you mean 'best'"),
+        (["--config.backbone=sasrek"], "did you mean 'sasrec'"),
+        (["--config.loss=bpr"], "one of bce, ce, sampled_softmax"),
+        (["--config.mmd.kernel=gausian"], "did you mean 'gaussian'"),
+        (["--config.model.width=wide"], "model.width"),
+        (["--config.model.width=0"], "config.model.width must be at least 1"),
+        (["--config.model.width=33"], "does not divide by heads"),
+        (["--config.model.dropout=1"], r"config.model.dropout must be in \[0, 1\)"),
+        (["--config.eval.ks=(5,)"], "config.eval.ks must be positive and contain 10"),
+        (["--config.train.select=HR@11"], "did you mean 'HR@1"),
+        (["--config=nowhere.py"], "nowhere.py"),
+        (["--confg=x"], "confg"),
+        (["surplus"], "unknown argument 'surplus'"),
+        (["--config.train.batch=10"], "must be a multiple of devices x config.mmd.group"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["--config.method=sasrec"] if "batch" in str(arguments) else []
+    assert main(["main.py", *small, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    with pytest.raises(UserError, match=message):
+        raise UserError(error)
+    assert not list(tmp_path.glob("**/results.json"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("job", "alignn", "did you mean 'align'"),
+        ("method", "pda", "did you mean 'pad'"),
+        ("dataset", "x", "one of demo"),
+    ],
+)
+def test_unknown_choices(field, value, message, make_config, tmp_path):
+    with pytest.raises(UserError, match=message):
+        run(make_config(**{field: value}), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_exit_code_of_the_program(tmp_path):
+    result = subprocess.run(
+        [sys.executable, ROOT / "main.py", "--config.recipe=bset"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert (
+        result.stderr == "error: config.recipe='bset' is unknown: one of paper, official, best; did you mean 'best'?\n"
+    )
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,209 @@
+"""Readers: what they accept, what they refuse in one line, and downloads from a loopback server."""
+
+import hashlib
+import http.server
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pad_jax.config import Config, DataConfig, config_dict, resolve
+from pad_jax.data import READERS, demo, pantry
+from pad_jax.data.dataset import frequency_buckets, frequency_group
+from pad_jax.data.files import data_folder, find_or_download
+from pad_jax.errors import UserError
+
+METADATA = 'asin,title\nA,Tea\nB,"Coffee, dark"\nC,Soap\n'
+HISTORY = "row,user,history\n0,u,\"['A', 'B', 'A', 'C', 'B']\"\n1,v,\"['C', 'C', 'B', 'A', 'A']\"\n"
+FREQUENCY = "id,fre\n0,0\n1,2\n2,2\n3,2\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def write(metadata=METADATA, history=HISTORY, frequency=FREQUENCY):
+        for name, content in ((pantry.METADATA, metadata), (pantry.HISTORY, history), (pantry.FREQUENCY, frequency)):
+            if content is not None:
+                (tmp_path / name).write_text(content)
+        return Config("pantry", data=DataConfig(path=str(tmp_path)))
+
+    return write
+
+
+def test_pantry_format(folder):
+    data = pantry.load(folder())
+    assert data.items == 3
+    assert data.titles[1] == "Coffee, dark"
+    np.testing.assert_array_equal(data.events, [1, 2, 1, 3, 2, 3, 3, 2, 1, 1])
+    np.testing.assert_array_equal(data.counts, [0, 2, 2, 2])
+
+
+def test_latest_events_are_kept(folder):
+    config = folder(frequency="id,fre\n")
+    data = pantry.load(replace(config, data=replace(config.data, keep=3, min_events=3)))
+    np.testing.assert_array_equal(data.events, [1, 3, 2, 2, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"history": HISTORY.replace("user", "person")}, r"history.csv, line 1: no column 'user'"),
+        ({"metadata": METADATA.replace("title", "name")}, r"metadata_.*, line 1: no column 'title'"),
+        (
+            {"history": HISTORY.replace("'C', 'B'", "'D', 'B'")},
+            r"history.csv, line 2: item 'D' has no row in .*metadata",
+        ),
+        ({"history": HISTORY.replace("'C', 'C', ", "")}, r"history.csv, line 3: user 'v' has 3 events, fewer than 5"),
+        ({"metadata": METADATA.replace("Soap", " ")}, r"metadata_.*, line 4: item 'C' has an empty title"),
+        ({"metadata": METADATA + "A,Again\n"}, r"metadata_.*, line 5: item 'A' stands in the file twice"),
+        (
+            {"history": HISTORY.replace("\"['A'", "\"__import__('os').getcwd() or ['A'")},
+            r"line 2: the history is no Python",
+        ),
+        ({"history": HISTORY.replace("'A', 'B', 'A'", "1, 2, 3")}, r"line 2: the history is no list of item ids"),
+        ({"history": HISTORY + "2,w\n"}, r"history.csv, line 4: the row does not have the header's columns"),
+        ({"frequency": FREQUENCY.replace("3,2", "3,1")}, r"fre.csv, line 5: item 3 has count 1, the histories say 2"),
+        ({"frequency": FREQUENCY.replace("3,2", "9,1")}, r"fre.csv, line 5: item 9 has count 1, .* no such item"),
+        ({"frequency": FREQUENCY.replace("3,2", "3,x")}, r"fre.csv, line 5: id and fre must be whole numbers"),
+        ({"history": ""}, r"history.csv, line 1: no column 'user'"),
+        ({"history": "row,user,history\n"}, r"history.csv has no users"),
+    ],
+)
+def test_files_that_are_wrong_say_where(folder, files, message):
+    with pytest.raises(UserError, match=message) as error:
+        pantry.load(folder(**files))
+    assert "\n" not in str(error.value)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=200) | st.text(max_size=200).map(str.encode), which=st.sampled_from([0, 1, 2]))
+def test_any_bytes_end_in_one_line(folder, tmp_path, content, which):
+    """Whatever a file holds, the reader returns a dataset or raises a UserError of one line."""
+    config = folder()
+    (tmp_path / (pantry.HISTORY, pantry.METADATA, pantry.FREQUENCY)[which]).write_bytes(content)
+    message = ""
+    try:
+        pantry.load(config)
+    except UserError as error:
+        message = str(error)
+    assert "\n" not in message
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A loopback server over a folder."""
+    served = tmp_path / "served"
+    served.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, directory=str(served), **kwargs)
+
+        def log_message(self, *args):
+            del args
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield served, f"http://127.0.0.1:{running.server_port}/"
+        running.shutdown()
+
+
+def test_missing_files_are_downloaded_and_checked(server, tmp_path):
+    served, url = server
+    (served / "a.csv").write_text("x\n1\n")
+    folder = tmp_path / "data"
+    digest = hashlib.sha256(b"x\n1\n").hexdigest()
+    paths = find_or_download(folder, url, {"a.csv": digest})
+    assert paths["a.csv"].read_text() == "x\n1\n"
+    (served / "a.csv").write_text("changed")
+    assert find_or_download(folder, url, {"a.csv": digest})["a.csv"].read_text() == "x\n1\n"  # not fetched again
+
+
+def test_a_download_of_another_content_is_refused(server, tmp_path):
+    served, url = server
+    (served / "a.csv").write_text("tampered")
+    with pytest.raises(UserError, match="could not be downloaded"):
+        find_or_download(tmp_path / "data", url, {"a.csv": "0" * 64})
+    assert not (tmp_path / "data" / "a.csv").exists()
+
+
+def test_without_a_network_one_line_says_where_files_go(tmp_path):
+    with pytest.raises(UserError, match=f"put the files a.csv into {tmp_path}") as error:
+        find_or_download(tmp_path, "http://127.0.0.1:9/", {"a.csv": "0" * 64})
+    assert "\n" not in str(error.value)
+
+
+def test_where_data_are_looked_for(monkeypatch):
+    monkeypatch.setenv("PAD_JAX_DATA", "/somewhere")
+    assert str(data_folder(DataConfig(), "prime_pantry")) == "/somewhere/prime_pantry"
+    assert str(data_folder(DataConfig(path="/here"), "prime_pantry")) == "/here"
+    monkeypatch.delenv("PAD_JAX_DATA")
+    assert str(data_folder(DataConfig(), "prime_pantry")) == "data/prime_pantry"
+
+
+def test_demo_is_what_it_says():
+    config = resolve(config_dict("demo", "all"))
+    data, again = demo.load(config), demo.load(replace(config, seed=5))
+    assert (data.users, data.items) == (2000, 1000)
+    assert data.fingerprint == again.fingerprint
+    assert "generated" in data.note
+    groups = frequency_group(data.counts[1:])
+    assert 0.4 < (groups["cold"] | groups["unseen"]).mean() < 0.6
+    assert np.diff(data.starts).min() >= 5
+    assert all(any(product in title for _, products in demo.TOPICS for product in products) for title in data.titles)
+
+
+def test_mind_says_what_it_cannot_read():
+    with pytest.raises(UserError, match="not built yet"):
+        READERS["mind"](Config("mind"))
+
+
+def test_prime_pantry(pantry_config):
+    """The numbers that anyone can count in the authors' files."""
+    data = pantry.load(pantry_config)
+    assert (data.users, data.items, len(data.events)) == (12871, 8347, 115004)
+    assert data.counts.sum() == 89262
+    bucket, cuts = frequency_buckets(data.counts, 10)
+    assert cuts == [35, 100, 205, 361, 585, 898, 1357, 2074, 3348]
+    target = data.split("test", 20).target
+    assert np.bincount(bucket[target])[1:].tolist() == [530, 662, 726, 806, 896, 1062, 1193, 1344, 1847, 3805]
+    assert {g: int(m.sum()) for g, m in frequency_group(data.counts[target]).items()} == {
+        "warm": 2600,
+        "median": 5850,
+        "cold": 3608,
+        "unseen": 813,
+    }
+    in_history = {
+        n: int((s.history == s.target[:, None]).any(axis=1).sum())
+        for n, s in ((n, data.split(n, 20)) for n in ("valid", "test"))
+    }
+    assert in_history == {"valid": 454, "test": 336}
+
+
+# scorer -> HR@10, nDCG@10 in percent on valid and test
+PANTRY = {
+    "popularity": (1.080, 0.511, 0.451, 0.225),
+    "markov": (5.827, 3.692, 4.304, 2.901),
+    "text_cosine": (6.216, 3.730, 5.951, 3.624),
+    "markov_text": (8.158, 5.270, 7.381, 4.789),
+}
+
+
+def test_prime_pantry_scorers_without_learning(pantry_config):
+    from pad_jax.evaluation.baselines import baseline_ranks
+    from pad_jax.evaluation.metrics import hit_ratio, ndcg
+    from pad_jax.text import encode
+
+    data = pantry.load(pantry_config)
+    text = None
+    if encode.available():
+        rows, _ = encode.encode(list(data.titles), pantry_config.text)
+        text = np.concatenate([np.zeros((1, rows.shape[1]), np.float32), rows])
+    for column, name in enumerate(("valid", "test")):
+        for scorer, ranks in baseline_ranks(data, data.split(name, 20), text):
+            if ranks is not None:
+                expected = PANTRY[scorer][2 * column : 2 * column + 2]
+                found = 100 * hit_ratio(ranks, 10).mean(), 100 * ndcg(ranks, 10).mean()
+                np.testing.assert_allclose(found, expected, atol=0.01, err_msg=f"{scorer} {name}")

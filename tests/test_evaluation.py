@@ -1,0 +1,156 @@
+"""Ranking, metrics and the scorers without learning, against plain numpy."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pad_jax.data.batches import device_data
+from pad_jax.data.dataset import FREQUENCY_GROUPS, frequency_buckets, frequency_group, from_sequences
+from pad_jax.evaluation.baselines import BASELINES, baseline_ranks
+from pad_jax.evaluation.metrics import hit_ratio, ndcg, summarize
+from pad_jax.evaluation.ranking import rank_by_counting, ranker
+from pad_jax.models.layout import lay_out
+from pad_jax.models.scorer import Scorer
+from pad_jax.training import parallel
+
+
+def brute_force_rank(scores, target, history):
+    """Sort the candidates of one user, place ties at the mean of their places."""
+    candidates = [i for i in range(1, len(scores)) if i not in set(history)]
+    if target not in candidates:
+        return len(candidates) + 1
+    places = [
+        place for place, i in enumerate(sorted(candidates, key=lambda i: -scores[i]), 1) if scores[i] == scores[target]
+    ]
+    return np.mean(places)
+
+
+def test_ranks_by_counting_are_ranks_by_sorting():
+    random = np.random.default_rng(0)
+    scores = random.integers(0, 6, size=(200, 15)).astype(np.float32)  # many ties
+    target = random.integers(1, 15, size=200)
+    history = np.zeros((200, 6), np.int64)
+    for row in range(200):
+        items = random.choice(np.arange(1, 15), random.integers(0, 7), replace=False)
+        history[row, : len(items)] = items
+    ranks = rank_by_counting(jnp.asarray(scores), jnp.asarray(target), jnp.asarray(history))
+    expected = [brute_force_rank(scores[r], target[r], history[r]) for r in range(200)]
+    np.testing.assert_array_equal(ranks, expected)
+    assert any(t in h for t, h in zip(target, history, strict=True))
+
+
+def test_constant_scores_are_no_hits():
+    ranks = rank_by_counting(jnp.ones((1, 101)), jnp.array([7]), jnp.zeros((1, 1), jnp.int32))
+    assert float(ranks[0]) == 50.5
+
+
+@pytest.fixture
+def pad_scorer(make_config, dataset, text):
+    config = make_config()
+    scorer = Scorer(config.model, config.gate, "sasrec", ("id", "aligned", "text"), 10, 8)
+    params = scorer.init(jax.random.key(0), dataset.items, 12)
+    return scorer, parallel.replicate(params), parallel.replicate(device_data(dataset, 8, 10, text))
+
+
+def test_full_ranking_is_the_brute_force(pad_scorer, dataset):
+    """The whole path, on all fake devices, user by user in numpy."""
+    scorer, params, data = pad_scorer
+    for name in ("valid", "test"):
+        split = dataset.split(name, 8)
+        ranks = ranker(scorer, 4)(params, data, split)
+        everything = jnp.arange(dataset.items + 1)
+        items = scorer.item_vectors(params, everything, data, everything)
+        gated = np.asarray(scorer.gated(params, items, data.bucket))
+        for user in range(dataset.users):
+            sequence = dataset.events[dataset.starts[user] : dataset.starts[user + 1]]
+            past, target = (sequence[:-2], sequence[-2]) if name == "valid" else (sequence[:-1], sequence[-1])
+            seen = past[-8:]
+            layout = lay_out(jnp.ones((1, 8), bool).at[0, : 8 - len(seen)].set(False), len(seen))
+            vectors = {e: v.vector[seen] for e, v in items.items()}
+            scores = np.asarray(scorer.users(params, vectors, layout))[-1] @ gated.T
+            assert abs(ranks[user] - brute_force_rank(scores, target, past)) <= 0.5, user
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_ranks_do_not_depend_on_the_batch(pad_scorer, dataset, batch):
+    scorer, params, data = pad_scorer
+    split = dataset.split("test", 8)
+    np.testing.assert_array_equal(ranker(scorer, batch)(params, data, split), ranker(scorer, 5)(params, data, split))
+
+
+def test_metrics():
+    ranks = np.array([1.0, 2.5, 10.0, 10.5, 400.0])
+    np.testing.assert_array_equal(hit_ratio(ranks, 10), [1, 1, 1, 0, 0])
+    np.testing.assert_allclose(ndcg(ranks, 10), [1, 1 / np.log2(3.5), 1 / np.log2(11), 0, 0])
+    counts, buckets = np.array([60, 8, 0, 3, 3]), np.array([1, 1, 2, 2, 2])
+    result = summarize(ranks, counts, buckets, (5, 10), 3)
+    assert result["HR@10"] == pytest.approx(0.6)
+    assert result["HR@5"] == pytest.approx(0.4)
+    assert result["MRR"] == pytest.approx(np.mean(1 / ranks))
+    assert {g: m["users"] for g, m in result["by_frequency"].items()} == {
+        "warm": 1,
+        "median": 1,
+        "cold": 2,
+        "unseen": 1,
+    }
+    assert [m["users"] for m in result["by_bucket"]] == [2, 3, 0]
+    assert result["by_bucket"][2]["HR@10"] is None
+
+
+def test_frequency_groups_cover_every_count_once():
+    counts = np.arange(200)
+    total = sum(mask.astype(int) for mask in frequency_group(counts).values())
+    np.testing.assert_array_equal(total, 1)
+    assert list(FREQUENCY_GROUPS) == ["warm", "median", "cold", "unseen"]
+
+
+def test_frequency_buckets():
+    """total 20, four buckets: a bucket closes as soon as its own count reaches 5."""
+    bucket, cuts = frequency_buckets(np.array([0, 1, 6, 4, 4, 2, 2, 1, 0]), 4)
+    assert cuts == [1, 3, 6]
+    np.testing.assert_array_equal(bucket, [0, 4, 1, 2, 2, 3, 3, 3, 4])
+
+
+def test_baselines_are_the_definitions(dataset, text):
+    split = dataset.split("test", 8)
+    counts = dataset.counts
+    follows = np.zeros((31, 31))
+    for user in range(dataset.users):
+        prefix = dataset.events[dataset.starts[user] : dataset.starts[user + 1]][:-2]
+        for last, item in itertools.pairwise(prefix):
+            follows[last, item] += 1
+    unit = text / np.maximum(np.linalg.norm(text, axis=1, keepdims=True), 1e-12)
+    cosine = unit @ unit.T
+    results = dict(baseline_ranks(dataset, split, text))
+    assert list(results) == list(BASELINES)
+    for user in range(dataset.users):
+        last, before = split.inputs[user, -1], split.inputs[user, -2]
+        scores = {
+            "popularity": counts.astype(float),
+            "markov": follows[last] + counts / 1000,
+            "text_cosine": cosine[last],
+            "markov_text": np.log1p(follows[last]) + 2 * cosine[last] + cosine[before],
+        }
+        for name, score in scores.items():
+            expected = brute_force_rank(score, split.target[user], split.history[user])
+            assert abs(results[name][user] - expected) <= 0.5, (name, user)
+    without = dict(baseline_ranks(dataset, split, None))
+    assert without["text_cosine"] is None
+    assert without["markov_text"] is None
+    np.testing.assert_array_equal(without["markov"], results["markov"])
+
+
+def test_split_is_leave_one_out():
+    data = from_sequences("x", list("abcdefg"), list("abcdefg"), ["u", "v"], [[1, 2, 3, 2, 4, 5, 6], [7, 7, 1, 3, 2]])
+    valid, test = data.split("valid", 3), data.split("test", 3)
+    np.testing.assert_array_equal(valid.inputs, [[3, 2, 4], [7, 7, 1]])
+    np.testing.assert_array_equal(valid.target, [5, 3])
+    np.testing.assert_array_equal(test.inputs, [[2, 4, 5], [7, 1, 3]])
+    np.testing.assert_array_equal(test.target, [6, 2])
+    assert sorted(test.history[0][test.history[0] > 0]) == [1, 2, 3, 4, 5]
+    assert sorted(test.history[1][test.history[1] > 0]) == [1, 3, 7]
+    np.testing.assert_array_equal(data.train_windows(3), [[2, 3, 2, 4], [0, 7, 7, 1]])
+    np.testing.assert_array_equal(data.counts, [0, 2, 2, 1, 1, 0, 0, 2])

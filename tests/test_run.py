@@ -1,0 +1,268 @@
+"""Jobs from end to end on a small dataset: results, resume, refusals."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from pad_jax.data import READERS
+from pad_jax.errors import UserError
+from pad_jax.report.results import read_ranks
+from pad_jax.run import main, run
+from pad_jax.text.table import write_table
+from pad_jax.training import loop
+from tests.conftest import ROOT
+
+EPOCHS = {"pretrain.epochs": 2, "align.epochs": 2, "finetune.epochs": 2}
+
+
+@pytest.fixture
+def world(dataset, text, tmp_path, monkeypatch):
+    """The tiny dataset under the name `demo`, with a text table, in an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(READERS, "demo", lambda _: dataset)
+    path = tmp_path / "text.safetensors"
+    write_table(path, text[1:], dataset, {"encoder": "random"})
+    return {"text.table": str(path), **EPOCHS}
+
+
+def parameters(workdir, phase):
+    from pad_jax.training.checkpoint import Checkpoints
+
+    checkpoints = Checkpoints(Path(workdir) / phase / "checkpoints")
+    latest = checkpoints.parameters(checkpoints.latest())
+    checkpoints.close()
+    return latest
+
+
+def same(first, second):
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
+
+
+def test_all_phases_and_results(world, make_config, tmp_path, capsys):
+    config = make_config("best", **world)
+    results = run(config, tmp_path / "w")
+    on_disk = json.loads((tmp_path / "w" / "results.json").read_text())
+    assert on_disk == json.loads(json.dumps(results))
+    assert list(on_disk["phases"]) == ["pretrain", "align", "finetune"]
+    assert on_disk["format"] == 1
+    assert on_disk["text_encoder"] == {"encoder": "random"}
+    for phase in on_disk["phases"].values():
+        assert set(phase) == {"valid", "test", "epochs", "best_epoch", "seconds", "stopped"}
+        assert phase["stopped"] == "epochs"
+    assert on_disk["test"] == on_disk["phases"]["finetune"]["test"]
+    assert set(on_disk["baselines"]) == {"popularity", "markov", "text_cosine", "markov_text"}
+    for metrics in (on_disk["test"], on_disk["valid"], on_disk["baselines"]["markov"]["test"]):
+        assert {"HR@10", "nDCG@10", "HR@1", "MRR", "users", "by_frequency", "by_bucket"} <= set(metrics)
+        assert set(metrics["by_frequency"]) == {"warm", "median", "cold", "unseen"}
+        assert len(metrics["by_bucket"]) == 10
+        assert sum(m["users"] for m in metrics["by_bucket"]) == metrics["users"] == 37
+        assert 0 <= metrics["HR@10"] <= 1
+    ranks = read_ranks(tmp_path / "w")
+    assert set(ranks) == {f"{s}/{n}" for s in ("valid", "test") for n in (*on_disk["phases"], *on_disk["baselines"])}
+    assert np.mean(ranks["test/finetune"] <= 10) == pytest.approx(on_disk["test"]["HR@10"])
+    for phase in on_disk["phases"]:
+        lines = [json.loads(x) for x in (tmp_path / "w" / phase / "metrics.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in lines] == [1, 2]
+        assert (tmp_path / "w" / phase / "config.json").exists()
+    out = capsys.readouterr().out
+    assert "needed" in out
+    assert "sasrec, IDs only (pad's phase 1)" in out
+    assert "| markov + text cosine |" in (tmp_path / "w" / "results.md").read_text()
+
+    # again: nothing is trained twice, and evaluate finds the same numbers in the checkpoints
+    assert run(config, tmp_path / "w")["phases"] == results["phases"]
+    again = run(replace(config, job="evaluate"), tmp_path / "w")
+    for phase in results["phases"]:
+        assert again["phases"][phase]["test"]["HR@10"] == results["phases"][phase]["test"]["HR@10"]
+        assert again["phases"][phase]["test"]["MRR"] == pytest.approx(results["phases"][phase]["test"]["MRR"], rel=1e-5)
+    assert again["baselines"] == results["baselines"]
+
+
+@pytest.mark.parametrize("job", ["pretrain", "align", "finetune"])
+def test_resume_equals_uninterrupted(world, make_config, tmp_path, monkeypatch, job):
+    """Killed after its first epoch and started again, a phase ends bit for bit where it would have ended."""
+    order = ["pretrain", "align", "finetune"]
+    config = make_config("paper", **world | {f"{job}.epochs": 3})
+    for before in order[: order.index(job)]:
+        run(replace(config, job=before), tmp_path / "whole")
+        run(replace(config, job=before), tmp_path / "killed")
+    run(replace(config, job=job), tmp_path / "whole")
+
+    class KilledError(Exception):
+        pass
+
+    real = loop._stop
+
+    def kill(config, phase, status):
+        if status["epoch"] == 1 and phase.name == job:
+            raise KilledError
+        return real(config, phase, status)
+
+    monkeypatch.setattr(loop, "_stop", kill)
+    with pytest.raises(KilledError):
+        run(replace(config, job=job), tmp_path / "killed")
+    _wait_for_checkpoint(tmp_path / "killed" / job / "checkpoints" / "1")
+    monkeypatch.setattr(loop, "_stop", real)
+    with open(tmp_path / "killed" / job / "metrics.jsonl", "a") as log:
+        log.write(json.dumps({"epoch": 2, "left": "by the kill"}) + "\n")
+    run(replace(config, job=job), tmp_path / "killed")
+    assert same(parameters(tmp_path / "whole", job), parameters(tmp_path / "killed", job))
+    lines = [json.loads(x) for x in (tmp_path / "killed" / job / "metrics.jsonl").read_text().splitlines()]
+    whole = [json.loads(x) for x in (tmp_path / "whole" / job / "metrics.jsonl").read_text().splitlines()]
+    assert [x["epoch"] for x in lines] == [1, 2, 3]
+    assert [x["loss"] for x in lines] == [x["loss"] for x in whole]
+    assert [x["valid"] for x in lines] == [x["valid"] for x in whole]
+
+
+def _wait_for_checkpoint(path, seconds=20):
+    import time
+
+    for _ in range(10 * seconds):
+        if path.exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(path)
+
+
+def test_align_leaves_the_pre_trained_expert_bitwise_unchanged(world, make_config, tmp_path):
+    config = make_config("paper", **world)
+    run(replace(config, job="pretrain"), tmp_path / "w")
+    run(replace(config, job="align"), tmp_path / "w")
+    results = json.loads((tmp_path / "w" / "results.json").read_text())
+    best = results["phases"]["pretrain"]["best_epoch"]
+    from pad_jax.training.checkpoint import Checkpoints
+
+    checkpoints = Checkpoints(tmp_path / "w" / "pretrain" / "checkpoints")
+    pretrained, _ = checkpoints.parameters(best)
+    checkpoints.close()
+    trained, frozen = parameters(tmp_path / "w", "align")
+    assert same(frozen, pretrained)
+    assert not np.array_equal(trained["tables"]["aligned"], pretrained["tables"]["id"])
+
+
+def test_a_phase_without_the_one_before_names_the_command(world, make_config, tmp_path):
+    config = make_config("paper", job="align", **world)
+    with pytest.raises(UserError, match=r"python main.py --config=configs/demo.py:pretrain .*--workdir=") as error:
+        run(config, tmp_path / "w")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "w" / "align").exists()
+
+
+def test_sasrec_needs_neither_torch_nor_text(world, make_config, tmp_path, monkeypatch, capsys):
+    from pad_jax.text import encode
+
+    monkeypatch.setattr(encode, "available", lambda: False)
+    del world["text.table"]
+    results = run(make_config("paper", method="sasrec", job="pretrain", **world), tmp_path / "w")
+    assert results["baselines"]["text_cosine"] is None
+    assert results["baselines"]["markov_text"] is None
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("text cosine"))
+    assert line.split()[-5:] == ["-"] * 5
+    with pytest.raises(UserError, match="no torch to make one"):
+        run(make_config("paper", **world), tmp_path / "pad")
+
+
+def test_a_workdir_of_another_configuration_is_refused(world, make_config, tmp_path):
+    run(make_config("paper", method="sasrec", job="pretrain", **world), tmp_path / "w")
+    before = (tmp_path / "w" / "results.json").read_bytes()
+    with pytest.raises(UserError, match=r"another configuration: .*seed \(0 there, 1 here\)"):
+        run(make_config("paper", method="sasrec", job="pretrain", seed=1, **world), tmp_path / "w")
+    assert (tmp_path / "w" / "results.json").read_bytes() == before
+
+
+def test_a_workdir_in_use_is_refused(world, make_config, tmp_path):
+    (tmp_path / "w").mkdir()
+    lock = str(tmp_path / "w" / ".lock")
+    code = f"import filelock; filelock.FileLock({lock!r}).acquire(); print('held', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="in use by another run"):
+            run(make_config("paper", method="sasrec", **world), tmp_path / "w")
+        holder.communicate("\n")
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(world, make_config, tmp_path):
+    config = make_config("paper", method="sasrec", **world | {"pretrain.epochs": 9, "pretrain.learning_rate": 1e30})
+    with pytest.raises(UserError, match=r"is not finite in epoch .*lower config.pretrain.learning_rate") as error:
+        run(config, tmp_path / "w")
+    assert "\n" not in str(error.value)
+    kept = [p.name for p in (tmp_path / "w" / "pretrain" / "checkpoints").glob("[0-9]*")]
+    log = (tmp_path / "w" / "pretrain" / "metrics.jsonl").read_text().splitlines()
+    assert kept == [str(len(log))] * len(kept)
+
+
+def test_a_run_that_cannot_fit_is_refused(world, make_config, tmp_path, monkeypatch):
+    from pad_jax.training import memory
+
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: type("M", (), {"available": 1000})())
+    with pytest.raises(UserError, match=r"training needs .* are at hand"):
+        run(make_config("paper", method="sasrec", **world), tmp_path / "w")
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"format": 2}', "[]"])
+def test_damaged_results_are_one_line(world, make_config, tmp_path, content):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "results.json").write_text(content)
+    with pytest.raises(UserError, match=r"results.json"):
+        run(make_config("paper", method="sasrec", **world), tmp_path / "w")
+
+
+def test_a_damaged_checkpoint_is_one_line(world, make_config, tmp_path):
+    config = make_config("paper", method="sasrec", job="pretrain", **world)
+    run(config, tmp_path / "w")
+    for path in (tmp_path / "w" / "pretrain" / "checkpoints").glob("*/state/**/*"):
+        if path.is_file():
+            path.write_bytes(b"junk")
+    with pytest.raises(UserError, match="use a new --workdir") as error:
+        run(replace(config, job="evaluate"), tmp_path / "w")
+    assert "\n" not in str(error.value)
+
+
+def test_two_processes_train_as_one(world, dataset, tmp_path):
+    """The same phase under jax.distributed: two processes with two devices each, and one process with four."""
+    port = 20000 + os.getpid() % 20000
+    script = ROOT / "tests" / "two_processes.py"
+
+    def start(process, processes, devices, workdir):
+        environment = os.environ | {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "PYTHONPATH": str(ROOT),
+            "JAX_PLATFORMS": "cpu",
+        }
+        arguments = [sys.executable, script, world["text.table"], workdir, str(port), str(processes), str(process)]
+        return subprocess.Popen(
+            arguments, env=environment, cwd=tmp_path, stdout=-1, stderr=subprocess.STDOUT, text=True
+        )
+
+    pair = [start(process, 2, 2, tmp_path / "two") for process in (0, 1)]
+    outputs = [process.communicate(timeout=500)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], outputs
+    one = start(0, 1, 4, tmp_path / "one")
+    output = one.communicate(timeout=500)[0]
+    assert one.returncode == 0, output
+    assert "results:" in outputs[0]
+    assert outputs[1].count("results:") == 0
+    results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two")]
+    for phase in ("pretrain", "align"):
+        first, second = (parameters(tmp_path / name, phase) for name in ("one", "two"))
+        for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-5)
+        np.testing.assert_allclose(*(r["phases"][phase]["test"]["MRR"] for r in results), rtol=1e-3)
+
+
+def test_interrupt_is_not_a_traceback(monkeypatch, capsys):
+    import pad_jax.run as module
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "run", interrupt)
+    assert main(["main.py"]) == 130
+    assert capsys.readouterr().err.startswith("interrupted")
