@@ -67,9 +67,11 @@ class GateConfig:
 
 
 @dataclass(frozen=True)
-class AlignedConfig:
+class ExpertsConfig:
     copy_encoder: bool = True  # [C] the aligned expert's encoder starts as the pre-trained one; False: fresh
     id_scale: float = 1.0  # its ID rows start as the pre-trained ones times this
+    freeze_carried: bool = False  # phase 3 trains the text expert and the gate alone; [P] trains everything
+    supervise: str = "fused"  # phase 3: fused [P] | each, see methods/pad.py
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,6 @@ class MmdConfig:
 class PhaseConfig:
     epochs: int = 400  # [C] at most
     learning_rate: float = 1e-4
-    carried_rate: float = 1.0  # times learning_rate for what the phase before has trained
     minutes: float = 0.0  # stop after this much training time; 0: no limit
 
 
@@ -121,7 +122,7 @@ class Config:
     text: TextConfig = field(default_factory=TextConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     gate: GateConfig = field(default_factory=GateConfig)
-    aligned: AlignedConfig = field(default_factory=AlignedConfig)
+    experts: ExpertsConfig = field(default_factory=ExpertsConfig)
     mmd: MmdConfig = field(default_factory=MmdConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     pretrain: PhaseConfig = field(default_factory=PhaseConfig)
@@ -163,7 +164,9 @@ RECIPES: dict[str, dict[str, Any]] = {
             "log_scale": 2.5,
             "id_std": 0.02,
         },
-        "train": {"batch": 128, "select": "nDCG@10"},
+        "experts": {"copy_encoder": False, "id_scale": 0.1, "freeze_carried": True, "supervise": "each"},
+        "gate": {"kind": "bucket", "start": (-2.0, 1.0, 0.0)},
+        "train": {"batch": 128, "patience": 5, "select": "nDCG@10", "gate_rate": 0.03},
         "pretrain": {"learning_rate": 1e-3, "epochs": 30},
         "align": {"learning_rate": 1e-3, "epochs": 30},
         "finetune": {"learning_rate": 1e-3, "epochs": 30},
@@ -181,6 +184,7 @@ CHOICES = {
     "model.fusion": ("concat", "add"),
     "model.user": ("state", "residual"),
     "model.logit_scale": ("none", "sqrt", "learned"),
+    "experts.supervise": ("fused", "each"),
     "gate.kind": ("bucket", "bucket_emb", "shared"),
     "mmd.kernel": KERNELS,
     "mmd.estimator": ESTIMATORS,

@@ -237,7 +237,7 @@ class Run:
             return
         say("scorers without learning")
         entries: dict[str, Any] = dict.fromkeys(BASELINES)
-        ranks = {}
+        ranks = {f"{name}/target_count": self.dataset.counts[part.target] for name, part in self.splits.items()}
         for name, part in self.splits.items():
             for scorer, values in baseline_ranks(self.dataset, part, text and text[0]):
                 if values is not None:

@@ -65,7 +65,8 @@ def test_all_phases_and_results(world, make_config, tmp_path, capsys):
         assert sum(m["users"] for m in metrics["by_bucket"]) == metrics["users"] == 37
         assert 0 <= metrics["HR@10"] <= 1
     ranks = read_ranks(tmp_path / "w")
-    assert set(ranks) == {f"{s}/{n}" for s in ("valid", "test") for n in (*on_disk["phases"], *on_disk["baselines"])}
+    names = (*on_disk["phases"], *on_disk["baselines"], "target_count")
+    assert set(ranks) == {f"{s}/{n}" for s in ("valid", "test") for n in names}
     assert np.mean(ranks["test/finetune"] <= 10) == pytest.approx(on_disk["test"]["HR@10"])
     for phase in on_disk["phases"]:
         lines = [json.loads(x) for x in (tmp_path / "w" / phase / "metrics.jsonl").read_text().splitlines()]

@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 from pad_jax.data.batches import batch_caps, device_data, make_batch
 from pad_jax.evaluation.ranking import ranker
 from pad_jax.methods import METHODS
-from pad_jax.methods.base import recommendation_loss
+from pad_jax.methods.base import forward, fused_loss
 from pad_jax.models.scorer import Scorer
 from pad_jax.training import parallel, parameters
 from pad_jax.training.loop import block_of_steps
@@ -20,11 +20,12 @@ CASES = [
     ("paper", {}),
     ("paper", {"loss": "sampled_softmax"}),
     ("best", {}),
+    ("best", {"experts.freeze_carried": False}),
     ("official", {}),
     ("paper", {"backbone": "gru4rec"}),
     ("best", {"backbone": "caser"}),
 ]
-IDS = ["paper", "sampled", "best", "official", "gru4rec", "caser"]
+IDS = ["paper", "sampled", "best", "best-each", "official", "gru4rec", "caser"]
 
 
 class Setup:
@@ -141,7 +142,7 @@ def run_on(devices, s, phase, state, optimizer, steps=2, rows=None):
 
 
 @pytest.mark.parametrize("name", ["pretrain", "align", "finetune"])
-@pytest.mark.parametrize(("recipe", "overrides"), CASES[:4], ids=IDS[:4])
+@pytest.mark.parametrize(("recipe", "overrides"), CASES[:5], ids=IDS[:5])
 def test_steps_do_not_depend_on_the_number_of_devices(setup, recipe, overrides, name):
     s = setup(recipe, **overrides)
     phase = next(p for p in s.method.phases if p.name == name)
@@ -171,6 +172,11 @@ def test_empty_steps_are_not_taken(setup):
     assert int(after.step) == 1
 
 
+def loss_of(s, phase, params, batch):
+    scorer = s.scorer(phase)
+    return fused_loss(scorer, s.config, params, batch, forward(scorer, s.config, params, batch, s.data, None))
+
+
 @pytest.mark.parametrize("name", ["pretrain", "align", "finetune"])
 @pytest.mark.parametrize("recipe", ["paper", "best"])
 def test_ranking_scores_are_training_logits(setup, dataset, recipe, name):
@@ -180,7 +186,7 @@ def test_ranking_scores_are_training_logits(setup, dataset, recipe, name):
     _, state = s.state(phase, s.previous(phase))
     scorer, params = s.scorer(phase), merge(state.params, state.frozen)
     batch, _ = s.batch()
-    loss, _, _ = recommendation_loss(scorer, s.config, params, batch, s.data, None)
+    loss = loss_of(s, phase, params, batch)
 
     everything = jnp.arange(s.items + 1)
     vectors = scorer.item_vectors(params, everything, s.data, everything)
@@ -221,6 +227,6 @@ def test_loss_of_an_expert_alone_when_the_gate_says_so(setup):
     params = jax.tree.map(lambda x: x, state.params)
     params["gate"] = params["gate"] | {f"{e}_bucket": jnp.full(11, -1e9) for e in ("aligned", "text")}
     batch, _ = s.batch()
-    fused, _, _ = recommendation_loss(s.scorer(phase), s.config, params, batch, s.data, None)
-    alone, _, _ = recommendation_loss(s.scorer(s.method.phases[0]), s.config, params, batch, s.data, None)
+    fused = loss_of(s, phase, params, batch)
+    alone = loss_of(s, s.method.phases[0], params, batch)
     np.testing.assert_allclose(fused.value, alone.value, rtol=1e-6)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from pad_jax.config import Config, PhaseConfig
 from pad_jax.data.batches import Batch, DeviceData
@@ -57,39 +57,66 @@ class Method:
         return any(expert != "id" for phase in self.phases for expert in phase.experts)
 
 
-def recommendation_loss(
-    scorer: Scorer, config: Config, params: Params, batch: Batch, data: DeviceData, key: PRNGKeyArray | None
-) -> tuple[Mean, dict[str, ItemVectors], dict[str, ItemVectors]]:
-    """L_REC (`config.loss`) over the fused logit of the scorer's experts.
+class Forward(NamedTuple):
+    """What the scorer makes of a batch: users of every expert, and vectors of R items that the loss scores.
 
-    Returns the loss, every expert's vectors of the window events [V] and, with bce, those of the negatives [T]
-    (else none): the alignment reads them too. `key` draws dropout; without it there is none.
+    The R items are the whole catalogue for ce; else the window events [V] followed by the drawn items.
     """
-    dropout_key, sample_key = (None, jax.random.key(0)) if key is None else jax.random.split(key)
-    catalogue = jnp.arange(data.bucket.shape[0])
-    if config.loss == "ce":
-        items = scorer.item_vectors(params, catalogue, data, catalogue, dropout_key)
-        events = jax.tree.map(lambda x: x[batch.items], items)
-        inputs = jax.tree.map(batch.inputs_of, vectors_of(events))
-        users = scorer.users(params, inputs, batch.layout, dropout_key)
-        gated = scorer.gated(params, items, data.bucket)
-        return cross_entropy(users, gated, batch.targets, batch.valid), events, {}
 
-    if config.loss == "bce":
-        drawn, drawn_uid = batch.negatives, batch.layout.uid
+    users: Float[Array, "T F"]
+    items: dict[str, ItemVectors]
+    bucket: Int[Array, " R"]
+    events: dict[str, ItemVectors]  # of the window events [V]
+    drawn: dict[str, ItemVectors]  # of the drawn items; none for ce
+    drawn_ids: Int[Array, " S"]
+    catalogue: int  # N
+
+
+def forward(
+    scorer: Scorer, config: Config, params: Params, batch: Batch, data: DeviceData, key: PRNGKeyArray | None
+) -> Forward:
+    """Every expert over the batch. `key` draws dropout and sampled items; without it there is no dropout."""
+    dropout_key, sample_key = (None, jax.random.key(0)) if key is None else jax.random.split(key)
+    bucket = jnp.asarray(data.bucket)
+    catalogue = jnp.arange(len(bucket))
+    if config.loss == "ce":
+        drawn, ids, uid = catalogue[:0], catalogue, catalogue
     else:
-        drawn_uid = jnp.arange(config.train.sampled)
-        drawn = jax.random.randint(sample_key, drawn_uid.shape, 1, len(catalogue))
-    ids = jnp.concatenate([batch.items, drawn])
-    uid = jnp.concatenate([2 * batch.uid, 2 * drawn_uid + 1])  # events and drawn items share no random draws
+        if config.loss == "bce":
+            drawn, drawn_uid = batch.negatives, batch.layout.uid
+        else:
+            drawn_uid = jnp.arange(config.train.sampled)
+            drawn = jax.random.randint(sample_key, drawn_uid.shape, 1, len(catalogue))
+        ids = jnp.concatenate([batch.items, drawn])
+        uid = jnp.concatenate([2 * batch.uid, 2 * drawn_uid + 1])  # events and drawn items share no random draws
     items = scorer.item_vectors(params, ids, data, uid, dropout_key)
-    events = jax.tree.map(lambda x: x[: len(batch.items)], items)
+    count = len(batch.items)
+    events = jax.tree.map(lambda x: x[batch.items] if config.loss == "ce" else x[:count], items)
     inputs = jax.tree.map(batch.inputs_of, vectors_of(events))
     users = scorer.users(params, inputs, batch.layout, dropout_key)
-    gated = scorer.gated(params, items, data.bucket[ids])
-    positive, negative = batch.targets_of(gated[: len(batch.items)]), gated[len(batch.items) :]
+    others = {} if config.loss == "ce" else jax.tree.map(lambda x: x[count:], items)
+    return Forward(users, items, bucket[ids], events, others, drawn, len(catalogue) - 1)
+
+
+def recommendation_loss(
+    config: Config, batch: Batch, users: Float[Array, "T X"], vectors: Float[Array, "R X"], seen: Forward
+) -> Mean:
+    """L_REC (`config.loss`) of scores <users, vectors>, the vectors being those of the R items of `seen`."""
+    if config.loss == "ce":
+        return cross_entropy(users, vectors, batch.targets, batch.valid)
+    positive, drawn = batch.targets_of(vectors[: len(batch.items)]), vectors[len(batch.items) :]
     if config.loss == "bce":
-        loss = binary_cross_entropy((users * positive).sum(-1), (users * negative).sum(-1), batch.valid)
-        return loss, events, jax.tree.map(lambda x: x[len(batch.items) :], items)
-    loss = sampled_softmax(users, positive, negative, batch.targets, drawn, len(catalogue) - 1, batch.valid)
-    return loss, events, {}
+        return binary_cross_entropy((users * positive).sum(-1), (users * drawn).sum(-1), batch.valid)
+    return sampled_softmax(users, positive, drawn, batch.targets, seen.drawn_ids, seen.catalogue, batch.valid)
+
+
+def fused_loss(scorer: Scorer, config: Config, params: Params, batch: Batch, seen: Forward) -> Mean:
+    """L_REC of the gated sum of the experts' logits (Eq. 11)."""
+    return recommendation_loss(config, batch, seen.users, scorer.gated(params, seen.items, seen.bucket), seen)
+
+
+def expert_loss(scorer: Scorer, config: Config, batch: Batch, seen: Forward, expert: str) -> Mean:
+    """L_REC of one expert's logit alone."""
+    number, width = scorer.experts.index(expert), scorer.model.width
+    users = seen.users[:, number * width : (number + 1) * width]
+    return recommendation_loss(config, batch, users, seen.items[expert].vector, seen)

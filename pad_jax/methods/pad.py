@@ -13,7 +13,7 @@ from pad_jax.config import Config
 from pad_jax.data.batches import Batch, DeviceData
 from pad_jax.losses.mean import Mean, masked_mean
 from pad_jax.losses.mmd import mk_mmd
-from pad_jax.methods.base import Losses, Method, Phase, recommendation_loss
+from pad_jax.methods.base import Losses, Method, Phase, expert_loss, forward, fused_loss
 from pad_jax.models.scorer import ItemVectors, Params, Scorer
 from pad_jax.training.step import train_step
 
@@ -21,21 +21,34 @@ from pad_jax.training.step import train_step
 def pretrain_loss(
     scorer: Scorer, config: Config, params: Params, batch: Batch, data: DeviceData, key: PRNGKeyArray | None
 ) -> Losses:
-    """Phase 1 and 3: the recommendation loss alone (Eq. 1)."""
-    loss, _, _ = recommendation_loss(scorer, config, params, batch, data, key)
-    return {"rec": (1.0, loss)}
+    """Phase 1: the recommendation loss (Eq. 1)."""
+    return {"rec": (1.0, fused_loss(scorer, config, params, batch, forward(scorer, config, params, batch, data, key)))}
 
 
 def align_loss(
     scorer: Scorer, config: Config, params: Params, batch: Batch, data: DeviceData, key: PRNGKeyArray | None
 ) -> Losses:
     """Phase 2: L = L_REC + gamma * L_MK-MMD over the aligned expert (Eq. 4-7)."""
-    rec, events, negatives = recommendation_loss(scorer, config, params, batch, data, key)
-    mmd = alignment(config, batch, events["aligned"], negatives.get("aligned"))
-    return {"rec": (1.0, rec), "mmd": (config.mmd.weight, mmd)}
+    seen = forward(scorer, config, params, batch, data, key)
+    mmd = alignment(config, batch, seen.events["aligned"], seen.drawn.get("aligned"))
+    return {"rec": (1.0, fused_loss(scorer, config, params, batch, seen)), "mmd": (config.mmd.weight, mmd)}
 
 
-finetune_loss = pretrain_loss  # Phase 3: the same loss, over the fused logit of three experts
+def finetune_loss(
+    scorer: Scorer, config: Config, params: Params, batch: Batch, data: DeviceData, key: PRNGKeyArray | None
+) -> Losses:
+    """Phase 3: the recommendation loss of the fused logit (Eq. 8-11).
+
+    With `experts.supervise="each"` every expert that is trained has the recommendation loss of its own logit, and the
+    fused logit trains the gate alone: an expert that has learned the training events by heart leaves nothing to learn
+    for the others under a common loss, and they are needed where it has seen too little.
+    """
+    seen = forward(scorer, config, params, batch, data, key)
+    if config.experts.supervise == "fused":
+        return {"rec": (1.0, fused_loss(scorer, config, params, batch, seen))}
+    gate = fused_loss(scorer, config, params, batch, jax.lax.stop_gradient(seen))
+    trained = ("text",) if config.experts.freeze_carried else scorer.experts
+    return {"gate": (1.0, gate)} | {e: (1.0, expert_loss(scorer, config, batch, seen, e)) for e in trained}
 
 
 def alignment(config: Config, batch: Batch, events: ItemVectors, negatives: ItemVectors | None) -> Mean:
@@ -75,13 +88,15 @@ finetune_step = functools.partial(train_step, finetune_loss)
 def pad(config: Config) -> Method:
     """Pre-train the IDs, align a copy of them with the text, fine-tune three experts (Algorithm 1).
 
-    The aligned expert starts from the pre-trained ID rows times `aligned.id_scale`, and from the pre-trained encoder
-    if `aligned.copy_encoder`. The pre-trained expert waits untouched for phase 3.
+    The aligned expert starts from the pre-trained ID rows times `experts.id_scale`, and from the pre-trained encoder
+    if `experts.copy_encoder`. The pre-trained expert waits untouched for phase 3, which adds the text expert and
+    trains all three, or the new one alone with `experts.freeze_carried`.
     """
     aligned = {"tables/aligned": "tables/id"}
-    if config.aligned.copy_encoder:
+    if config.experts.copy_encoder:
         aligned["encoders/aligned"] = "encoders/id"
     pretrained = ("tables/id", "encoders/id")
+    carried = ("tables", "towers/aligned", "encoders/id", "encoders/aligned")
     return Method(
         "pad",
         (
@@ -91,14 +106,15 @@ def pad(config: Config) -> Method:
                 ("aligned",),
                 align_step,
                 start=aligned | {path: path for path in pretrained},
-                scale={"tables/aligned": config.aligned.id_scale},
+                scale={"tables/aligned": config.experts.id_scale},
                 keep=pretrained,
             ),
             Phase(
                 "finetune",
                 ("id", "aligned", "text"),
                 finetune_step,
-                {path: path for path in ("tables", "towers/aligned", "encoders/id", "encoders/aligned")},
+                start={path: path for path in carried},
+                keep=carried if config.experts.freeze_carried else (),
             ),
         ),
     )

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from pad_jax.config import GateConfig, ModelConfig
@@ -140,18 +139,14 @@ class Scorer:
                 result[expert] = _apply(self._tower(expert), tower, text, rows, uid, key is not None, rngs=rngs)
         return result
 
-    def gates(
-        self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array | np.ndarray, " R"]
-    ) -> Float[Array, "R K"]:
+    def gates(self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]) -> Float[Array, "R K"]:
         """The gate of each expert (columns in the order of `experts`) for R items; ones for a single expert."""
         if len(self.experts) == 1:
             return jnp.ones((len(bucket), 1))
         vectors = tuple(items[expert].vector for expert in self.experts)
         return _apply(self._gate(), params["gate"], vectors, bucket)
 
-    def gated(
-        self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array | np.ndarray, " R"]
-    ) -> Float[Array, "R F"]:
+    def gated(self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]) -> Float[Array, "R F"]:
         """Item side of the score: the experts' vectors times their gates, side by side."""
         gates = self.gates(params, items, bucket)
         return jnp.concatenate([gates[:, [k]] * items[e].vector for k, e in enumerate(self.experts)], axis=-1)

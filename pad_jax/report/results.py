@@ -34,7 +34,7 @@ def write_results(workdir: Path, results: Mapping[str, Any]) -> None:
 
 
 def read_ranks(workdir: Path) -> dict[str, Float[np.ndarray, " U"]]:
-    """Ranks of every user's target, named "<split>/<phase or baseline>"."""
+    """Ranks of every user's target, "<split>/<phase or baseline>", and its training count, "<split>/target_count"."""
     path = workdir / "ranks.safetensors"
     return load(path.read_bytes()) if path.exists() else {}
 

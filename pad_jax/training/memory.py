@@ -28,5 +28,5 @@ def check(run: Any, arguments: tuple) -> None:
         )
 
 
-def _gib(size: float) -> str:
+def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"

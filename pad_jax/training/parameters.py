@@ -50,22 +50,16 @@ def _below(name: str, path: str) -> bool:
 
 
 def adamw(config: Config, phase: Phase) -> optax.GradientTransformation:
-    """AdamW on everything it is given, in groups: the gate has a weight decay of its own, and what the phase before
-    has trained may move more slowly than what is fresh."""
+    """AdamW on everything it is given; the gate has a weight decay and a learning rate of its own."""
     limits = phase.limits(config)
     rate, decay = limits.learning_rate, config.train.weight_decay
 
-    def label(params: Tree) -> Tree:
-        def of(name: str) -> str:
-            if _below(name, "gate"):
-                return "gate"
-            return "carried" if any(_below(name, target) for target in phase.start) else "fresh"
-
-        return unflatten_dict({name: of(name) for name in flatten_dict(params, sep="/")}, sep="/")
-
     groups = {
-        "fresh": optax.adamw(rate, weight_decay=decay),
-        "carried": optax.adamw(rate * limits.carried_rate, weight_decay=decay),
+        "rest": optax.adamw(rate, weight_decay=decay),
         "gate": optax.adamw(rate * config.train.gate_rate, weight_decay=config.train.gate_weight_decay),
     }
+
+    def label(params: Tree) -> Tree:
+        return {name: "gate" if name == "gate" else "rest" for name in params}
+
     return optax.partition(groups, label)

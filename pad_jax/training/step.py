@@ -58,7 +58,7 @@ def train_step(
     gradients, metrics = total(gradients), total(metrics)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics["gradient"] = optax.global_norm(gradients)
+    metrics["gradient"] = optax.tree.norm(gradients)
     return TrainState(params, state.frozen, opt_state, state.step + 1), metrics
 
 

@@ -1,0 +1,17 @@
+"""Is a difference between two rankings of the same users more than chance?"""
+
+import numpy as np
+from jaxtyping import Float
+
+RESAMPLES = 10_000
+
+
+def bootstrap_interval(
+    difference: Float[np.ndarray, " U"], level: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
+    """(mean, low, high): percentile bootstrap over users of a per-user difference."""
+    random = np.random.default_rng(seed)
+    values, counts = np.unique(difference, return_counts=True)  # few distinct values: resample their counts
+    draws = random.multinomial(len(difference), counts / len(difference), size=RESAMPLES) @ values / len(difference)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(difference.mean()), float(low), float(high)

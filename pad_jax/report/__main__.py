@@ -1,0 +1,116 @@
+"""Compares finished runs:  python -m pad_jax.report WORKDIR... [--against WORKDIR...]
+
+Prints Markdown: a row per group of runs (the seeds of one configuration are one row, mean and standard deviation), the
+scorers without learning, and the difference between the first runs and those behind --against with a bootstrap interval
+over users.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pad_jax.data.dataset import FREQUENCY_GROUPS
+from pad_jax.errors import UserError
+from pad_jax.evaluation.metrics import hit_ratio, ndcg
+from pad_jax.evaluation.significance import bootstrap_interval
+from pad_jax.report.results import read_ranks, read_results
+from pad_jax.report.table import GROUPS, LABELS, cells, header
+
+METRICS = {"HR@10": hit_ratio, "nDCG@10": ndcg}
+
+
+class RunGroup:
+    """Runs that differ by their seed alone."""
+
+    def __init__(self, paths: list[Path]):
+        self.paths = paths
+        self.results = [self._read(path) for path in paths]
+        names = {tuple(r[n] for n in ("dataset", "method", "backbone", "loss", "recipe")) for r in self.results}
+        if len(names) > 1:
+            raise UserError(f"{', '.join(map(str, paths))} differ by more than their seed; compare them with --against")
+        first = self.results[0]
+        self.name = f"{first['method']} ({first['backbone']}, {first['loss']}, recipe {first['recipe']})"
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, Any]:
+        results = read_results(path)
+        if not results.get("phases"):
+            raise UserError(f"{path} holds no finished run; train it first")
+        return results
+
+    def per_user(self, metric: str) -> np.ndarray:
+        """The metric of every user's test target, a mean over seeds."""
+        ranks = (read_ranks(p)[f"test/{list(r['phases'])[-1]}"] for p, r in zip(self.paths, self.results, strict=True))
+        return np.mean([METRICS[metric](values, 10) for values in ranks], axis=0)
+
+    def row(self) -> list[str]:
+        values = []
+        for group in GROUPS:
+            parts = []
+            for metric in METRICS:
+                found = [
+                    100 * (r["test"] if group == "all" else r["test"]["by_frequency"][group])[metric]
+                    for r in self.results
+                ]
+                spread = f" ± {np.std(found, ddof=1):.2f}" if len(found) > 1 else ""
+                parts.append(f"{np.mean(found):.2f}{spread}")
+            values.append(" / ".join(parts))
+        return values
+
+
+def report(first: list[Path], second: list[Path]) -> str:
+    """Markdown for one or two groups of runs."""
+    groups = [RunGroup(paths) for paths in (first, second) if paths]
+    results = groups[0].results[0]
+    seeds = len(first)
+    lines = [
+        f"Test split of {results['dataset']}, HR@10 / nDCG@10 in percent, {seeds} seed{'s' if seeds > 1 else ''}",
+        "",
+        "| | " + " | ".join(header(results, "test")) + " |",
+        "| --- |" + " ---: |" * len(GROUPS),
+    ]
+    lines += [f"| {group.name} | " + " | ".join(group.row()) + " |" for group in groups]
+    for name, metrics in results["baselines"].items():
+        values = [" / ".join(cell.split()) for cell in cells(metrics and metrics["test"])]
+        lines.append(f"| {LABELS[name]} | " + " | ".join(values) + " |")
+    if len(groups) > 1:
+        lines += ["", f"{groups[0].name} minus {groups[1].name}, points, with a 95 % bootstrap interval over users", ""]
+        lines += ["| | HR@10 | nDCG@10 |", "| --- | ---: | ---: |"]
+        masks = _group_masks(first[0])
+        differences = {m: groups[0].per_user(m) - groups[1].per_user(m) for m in METRICS}
+        for name, mask in masks.items():
+            row = []
+            for difference in differences.values():
+                mean, low, high = (100 * x for x in bootstrap_interval(difference[mask]))
+                row.append(f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]")
+            lines.append(f"| {name} ({mask.sum():,}) | " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def _group_masks(workdir: Path) -> dict[str, np.ndarray]:
+    """Which users belong to each group of GROUPS, and to cold and unseen together."""
+    counts = read_ranks(workdir)["test/target_count"]
+    masks = {"all": np.ones(len(counts), bool)}
+    for name, (low, high) in FREQUENCY_GROUPS.items():
+        masks[name] = (counts >= low) & (counts <= (np.inf if high is None else high))
+    return masks | {"cold and unseen": masks["cold"] | masks["unseen"]}
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m pad_jax.report", description=__doc__.splitlines()[0])
+    parser.add_argument("workdirs", nargs="+", type=Path)
+    parser.add_argument("--against", nargs="+", type=Path, default=[])
+    arguments = parser.parse_args(argv)
+    try:
+        print(report(arguments.workdirs, arguments.against))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
