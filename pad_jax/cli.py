@@ -38,7 +38,7 @@ def parse(argv: list[str]) -> Arguments:
             raise SystemExit(0)
         if len(rest) > 1:
             raise UserError(f"unknown argument {rest[1]!r}; settings are given as --config.FIELD=VALUE")
-        config = resolve(file.value, config_flags.get_override_values(values["config"]))
+        config = resolve(file.value.copy_and_resolve_references(), config_flags.get_override_values(values["config"]))
     except AttributeError as error:
         raise UserError(f"unknown field of config: {_one_line(error)}") from error
     except (flags.Error, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:

@@ -16,16 +16,20 @@ from pad_jax.training.loop import block_of_steps
 from pad_jax.training.step import TrainState, merge
 
 ROWS = np.arange(16, dtype=np.int32)
-CASES = [
-    ("paper", {}),
-    ("paper", {"loss": "sampled_softmax"}),
-    ("best", {}),
-    ("best", {"experts.freeze_carried": False}),
-    ("official", {}),
-    ("paper", {"backbone": "gru4rec"}),
-    ("best", {"backbone": "caser"}),
-]
-IDS = ["paper", "sampled", "best", "best-each", "official", "gru4rec", "caser"]
+# (phase, recipe, overrides)
+CASES = {
+    "pretrain-paper": ("pretrain", "paper", {}),
+    "align-paper": ("align", "paper", {}),
+    "finetune-paper": ("finetune", "paper", {}),
+    "align-official": ("align", "official", {}),
+    "pretrain-sampled": ("pretrain", "paper", {"loss": "sampled_softmax"}),
+    "align-best": ("align", "best", {}),
+    "finetune-best": ("finetune", "best", {}),
+    "finetune-each": ("finetune", "best", {"experts.freeze_carried": False}),
+    "align-gru4rec": ("align", "paper", {"backbone": "gru4rec"}),
+    "pretrain-caser": ("pretrain", "best", {"backbone": "caser"}),
+}
+ON_DEVICES = ["align-paper", "align-official", "pretrain-sampled", "finetune-best", "finetune-each"]
 
 
 class Setup:
@@ -69,9 +73,9 @@ def setup(make_config, dataset, text):
     return lambda recipe="paper", **overrides: Setup(make_config(recipe, **overrides), dataset, text)
 
 
-@pytest.mark.parametrize("name", ["pretrain", "align", "finetune"])
-@pytest.mark.parametrize(("recipe", "overrides"), CASES, ids=IDS)
-def test_every_trained_leaf_moves_and_no_frozen_one(setup, recipe, overrides, name):
+@pytest.mark.parametrize("case", CASES)
+def test_every_trained_leaf_moves_and_no_frozen_one(setup, case):
+    name, recipe, overrides = CASES[case]
     s = setup(recipe, **overrides)
     phase = next(p for p in s.method.phases if p.name == name)
     optimizer, state = s.state(phase, s.previous(phase))
@@ -83,14 +87,11 @@ def test_every_trained_leaf_moves_and_no_frozen_one(setup, recipe, overrides, na
         after, metrics = step(after, jax.random.key(number))
     assert all(np.isfinite(v) for v in metrics.values())
     for path, leaf in flatten_dict(after.params, sep="/").items():
-        gradient_free = path.endswith(("_k/bias",))
-        moved = np.abs(np.asarray(leaf) - flatten_dict(before[0], sep="/")[path]).max()
-        assert moved > 0 or gradient_free, path
-    chex_equal(after.frozen, before[1])
-    assert s.data.text is not None
+        assert (np.asarray(leaf) != flatten_dict(before[0], sep="/")[path]).any(), path
+    equal(after.frozen, before[1])
 
 
-def chex_equal(tree, other):
+def equal(tree, other):
     for path, leaf in flatten_dict(tree, sep="/").items():
         np.testing.assert_array_equal(leaf, flatten_dict(other, sep="/")[path], err_msg=path)
 
@@ -108,7 +109,7 @@ def test_align_keeps_the_pre_trained_expert_out_of_the_optimizer(setup):
     moments = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)
     assert moments == 2 * trained
     np.testing.assert_array_equal(state.params["tables"]["aligned"], previous["tables"]["id"])
-    chex_equal(state.params["encoders"]["aligned"], previous["encoders"]["id"])
+    equal(state.params["encoders"]["aligned"], previous["encoders"]["id"])
 
 
 def test_finetune_starts_where_align_ended(setup):
@@ -141,9 +142,9 @@ def run_on(devices, s, phase, state, optimizer, steps=2, rows=None):
     return mapped(state, s.data, jnp.int32(steps), jax.random.key(2), split, caps)
 
 
-@pytest.mark.parametrize("name", ["pretrain", "align", "finetune"])
-@pytest.mark.parametrize(("recipe", "overrides"), CASES[:5], ids=IDS[:5])
-def test_steps_do_not_depend_on_the_number_of_devices(setup, recipe, overrides, name):
+@pytest.mark.parametrize("case", ON_DEVICES)
+def test_steps_do_not_depend_on_the_number_of_devices(setup, case):
+    name, recipe, overrides = CASES[case]
     s = setup(recipe, **overrides)
     phase = next(p for p in s.method.phases if p.name == name)
     optimizer, state = s.state(phase, s.previous(phase))
@@ -177,9 +178,8 @@ def loss_of(s, phase, params, batch):
     return fused_loss(scorer, s.config, params, batch, forward(scorer, s.config, params, batch, s.data, None))
 
 
-@pytest.mark.parametrize("name", ["pretrain", "align", "finetune"])
-@pytest.mark.parametrize("recipe", ["paper", "best"])
-def test_ranking_scores_are_training_logits(setup, dataset, recipe, name):
+@pytest.mark.parametrize(("name", "recipe"), [("pretrain", "paper"), ("align", "paper"), ("finetune", "best")])
+def test_ranking_scores_are_training_logits(setup, dataset, name, recipe):
     """The fused score of the ranking equals the per-pair logit of the training loss, for every position's target."""
     s = setup(recipe, loss="bce")
     phase = next(p for p in s.method.phases if p.name == name)
@@ -196,7 +196,7 @@ def test_ranking_scores_are_training_logits(setup, dataset, recipe, name):
     valid = np.asarray(batch.valid)
     positive = np.take_along_axis(np.asarray(scores), np.asarray(batch.targets)[:, None], 1)[valid, 0]
     negative = np.take_along_axis(np.asarray(scores), np.asarray(batch.negatives)[:, None], 1)[valid, 0]
-    expected = (np.log1p(np.exp(-positive)) + np.log1p(np.exp(negative))).mean()
+    expected = (np.logaddexp(0, -positive) + np.logaddexp(0, negative)).mean()
     np.testing.assert_allclose(loss.value, expected, rtol=1e-5)
 
     # and the user's vector after the last input of a history is the one that the ranking uses

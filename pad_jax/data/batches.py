@@ -106,7 +106,7 @@ def make_batch(
     )
     return Batch(
         items=jnp.take(windows.reshape(-1), events.grid.cell, mode="fill", fill_value=0),
-        uid=events.uid,
+        uid=jnp.where(events.grid.valid, events.uid, -1),  # the padding row is the same on every device
         layout=layout,
         event=event,
         input=input_,

@@ -55,6 +55,7 @@ def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], 
         return rank_by_counting(layout.last(users) @ gated.T, jnp.asarray(split.target), jnp.asarray(split.history))
 
     def rank(params: Params, data: DeviceData, split: Split) -> Float[np.ndarray, " U"]:
+        params = parallel.as_global(params)
         shared = (params, *catalogue(params, data))
         users = len(split.target)
         step = min(batch * jax.device_count(), -(-users // jax.device_count()) * jax.device_count())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Num
 from safetensors.numpy import load, save
 
 from pad_jax.errors import UserError
@@ -24,8 +24,8 @@ def read_results(workdir: Path) -> dict[str, Any]:
         results = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no JSON ({error}); remove it and run the job `evaluate`") from error
-    if results.get("format") != FORMAT:
-        raise UserError(f"{path} has format {results.get('format')}, not {FORMAT}; use a new --workdir")
+    if not isinstance(results, dict) or results.get("format") != FORMAT:
+        raise UserError(f"{path} does not have format {FORMAT}; use a new --workdir")
     return results
 
 
@@ -33,13 +33,13 @@ def write_results(workdir: Path, results: Mapping[str, Any]) -> None:
     write_atomically(workdir / "results.json", json.dumps(results, indent=1).encode() + b"\n")
 
 
-def read_ranks(workdir: Path) -> dict[str, Float[np.ndarray, " U"]]:
+def read_ranks(workdir: Path) -> dict[str, Num[np.ndarray, " U"]]:
     """Ranks of every user's target, "<split>/<phase or baseline>", and its training count, "<split>/target_count"."""
     path = workdir / "ranks.safetensors"
     return load(path.read_bytes()) if path.exists() else {}
 
 
-def write_ranks(workdir: Path, ranks: Mapping[str, Float[np.ndarray, " U"]]) -> None:
+def write_ranks(workdir: Path, ranks: Mapping[str, Num[np.ndarray, " U"]]) -> None:
     arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in ranks.items()}
     write_atomically(workdir / "ranks.safetensors", save(arrays))
 

@@ -132,11 +132,9 @@ def train(
         if jax.process_index() == 0:
             with open(log, "a") as file:
                 file.write(json.dumps({"epoch": epoch, "seconds": status["seconds"], **losses, "valid": result}) + "\n")
-        checkpoints.save(epoch, state, iterator.get_state(), status | {"value": value})
+        checkpoints.save(epoch, state, iterator.get_state(), status)
         stopped = _stop(config, phase, status)
-    best = checkpoints.best()
-    assert best is not None
-    params, frozen = checkpoints.parameters(best)
+    params, frozen = checkpoints.parameters(status["best_epoch"])
     checkpoints.close()
     summary = {"epochs": status["epoch"], "best_epoch": status["best_epoch"], "seconds": status["seconds"]}
     return merge(params, frozen), summary | {"stopped": stopped}

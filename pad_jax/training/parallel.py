@@ -24,6 +24,13 @@ def replicated() -> NamedSharding:
     return NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
 
 
+def as_global(tree: Any) -> Any:
+    """What a mapped function returned, which each process sees on its own devices, as values on all of them."""
+    if jax.process_count() == 1:
+        return tree
+    return multihost_utils.host_local_array_to_global_array(tree, replicated().mesh, PartitionSpec())
+
+
 def replicate_key(key: Any) -> Any:
     """`replicate` for a random key."""
     return jax.random.wrap_key_data(replicate(jax.random.key_data(key)))
