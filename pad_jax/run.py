@@ -73,6 +73,7 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
     with job.workdir.locked():
         training[config.job](job)
         job.workdir.show()
+        parallel.wait("results")  # nobody reads them before they are written
     return job.workdir.results
 
 

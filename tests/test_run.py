@@ -231,12 +231,10 @@ def test_two_processes_train_as_one(world, dataset, tmp_path):
     port = 20000 + os.getpid() % 20000
     script = ROOT / "tests" / "two_processes.py"
 
+    flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count={}")
+
     def start(process, processes, devices, workdir):
-        environment = os.environ | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            "PYTHONPATH": str(ROOT),
-            "JAX_PLATFORMS": "cpu",
-        }
+        environment = os.environ | {"XLA_FLAGS": flags.format(devices), "PYTHONPATH": str(ROOT)}
         arguments = [sys.executable, script, world["text.table"], workdir, str(port), str(processes), str(process)]
         return subprocess.Popen(
             arguments, env=environment, cwd=tmp_path, stdout=-1, stderr=subprocess.STDOUT, text=True

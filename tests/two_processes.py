@@ -16,7 +16,7 @@ from pad_jax.run import run
 from tests.conftest import SMALL, set_fields, tiny_dataset
 
 READERS["demo"] = lambda _: tiny_dataset()
-fields = SMALL | {"text.table": table, "pretrain.epochs": 2, "align.epochs": 2}
+fields = SMALL | {"text.table": table, "pretrain.epochs": 1, "align.epochs": 1}
 config = config_dict("demo", "all")
 set_fields(config, fields)
 resolved = resolve(config, fields)
