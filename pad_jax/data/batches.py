@@ -140,16 +140,25 @@ class Blocks:
         self.blocks = -(-self.epoch_steps // steps)
         self.steps = -(-self.epoch_steps // self.blocks)
         self._seed = seed
-        self._epoch = (-1, np.zeros(0, np.int32))
+        self._epoch = (-1, np.zeros((0, batch), np.int32))
         self._stream = grain.MapDataset.range(self.blocks).repeat().map_with_index(self._block)
 
-    def _block(self, index: int, _: int) -> tuple[Int32[np.ndarray, "K B"], int]:
-        epoch, block = divmod(index, self.blocks)
+    def rows(self, batches: int) -> Int32[np.ndarray, "S B"]:
+        """At least the first `batches` batches, whole epochs."""
+        return np.concatenate([self._epoch_rows(e) for e in range(-(-batches // self.epoch_steps))])
+
+    def _epoch_rows(self, epoch: int) -> Int32[np.ndarray, "S B"]:
+        """All batches of an epoch; -1 where there is no user."""
         if self._epoch[0] != epoch:
             order = np.random.default_rng([self._seed, epoch]).permutation(self.users).astype(np.int32)
             missing = self.blocks * self.steps * self.batch - self.users
-            self._epoch = (epoch, np.concatenate([order, np.full(missing, -1, np.int32)]))
-        rows = self._epoch[1].reshape(self.blocks, self.steps, self.batch)[block]
+            rows = np.concatenate([order, np.full(missing, -1, np.int32)]).reshape(-1, self.batch)
+            self._epoch = (epoch, rows)
+        return self._epoch[1]
+
+    def _block(self, index: int, _: int) -> tuple[Int32[np.ndarray, "K B"], int]:
+        epoch, block = divmod(index, self.blocks)
+        rows = self._epoch_rows(epoch)[block * self.steps : (block + 1) * self.steps]
         return rows, min(self.steps, self.epoch_steps - block * self.steps)
 
     def iterator(self):
@@ -160,7 +169,7 @@ class Blocks:
 def batch_caps(
     lengths: Int[np.ndarray, " U"], rows: Int32[np.ndarray, "K B"], devices: int, group: int, whole_groups: int = 0
 ) -> Caps:
-    """Sizes that hold every batch of a block on every device, rounded up so that few shapes are compiled.
+    """Sizes that hold every batch of `rows` on every device, rounded up so that few shapes are compiled.
 
     `lengths` are the numbers of window events of each user. `whole_groups` (L + 1, or 0) gives every group room for
     all its slots, empty ones included.
@@ -176,7 +185,12 @@ def batch_caps(
     )
 
 
+def common_caps(first: Caps, second: Caps) -> Caps:
+    """Sizes that hold what either holds."""
+    return Caps(*(max(a, b) for a, b in zip(first, second, strict=True)))
+
+
 def _round_up(count: int, typical: float) -> int:
-    """To a multiple of the power of two near a sixth of what is typical."""
-    unit = max(8, 1 << int(np.log2(max(typical / 6, 1)) + 0.5))
+    """To a multiple of the power of two near a twelfth of what is typical."""
+    unit = max(8, 1 << int(np.log2(max(typical / 12, 1)) + 0.5))
     return int(-(-count // unit) * unit)

@@ -1,7 +1,8 @@
 """The demo: a dataset generated on the spot, so that everything can be seen at work without a download.
 
-Users move through latent topics; items belong to topics, and their titles say which. Half of the items are cold: they
-are rarely met in training, so that their IDs hardly learn anything and only their titles tell what they are.
+Users move through latent topics and products; items belong to one of each, and their titles say which. Half of the
+items are cold: training meets them so rarely that their IDs hardly learn anything, and only their titles tell what they
+are.
 """
 
 import numpy as np
@@ -48,6 +49,8 @@ TOPICS = (
     (("stainless", "nonstick", "ceramic", "cast iron"), ("frying pan", "saucepan", "baking sheet", "knife set")),
     (("rechargeable", "long life", "alkaline", "solar"), ("batteries", "flashlight", "lantern", "power bank")),
 )
+_PRODUCTS = 4  # of each topic
+_COLD_SHARE = 0.15  # of the events, for half of the items
 _SIZES = ("small pack", "family size", "pack of 2", "pack of 6", "travel size", "value pack", "12 ounce", "24 count")
 _BRANDS = ("Alder", "Birch", "Cedar", "Dune", "Ember", "Fjord", "Grove", "Harbor", "Iris", "Juniper")
 
@@ -56,48 +59,52 @@ def load(config: Config) -> Dataset:
     """The dataset; always the same one, whatever `config.seed`."""
     del config
     random = np.random.default_rng(_SEED)
-    topic = np.arange(ITEMS) % len(TOPICS)
-    titles = _titles(random, topic)
-    sequences = _sequences(random, topic)
+    group = np.arange(ITEMS) % (len(TOPICS) * _PRODUCTS)
+    titles = [_title(random, *divmod(int(number), _PRODUCTS)) for number in group]
+    sequences = _sequences(random, group)
     item_ids = [f"item-{i + 1:04d}" for i in range(ITEMS)]
     user_ids = [f"user-{u + 1:04d}" for u in range(USERS)]
     return from_sequences("demo", item_ids, titles, user_ids, sequences, NOTE)
 
 
-def _titles(random: np.random.Generator, topic: np.ndarray) -> list[str]:
-    titles = []
-    for number in topic:
-        qualities, products = TOPICS[number]
-        first, second = random.choice(len(qualities), 2, replace=False)
-        words = _BRANDS[random.integers(len(_BRANDS))], qualities[first], qualities[second]
-        titles.append(" ".join([*words, products[random.integers(len(products))]]) + ", " + random.choice(_SIZES))
-    return titles
+def _title(random: np.random.Generator, topic: int, product: int) -> str:
+    qualities, products = TOPICS[topic]
+    first, second = random.choice(len(qualities), 2, replace=False)
+    brand, size = random.choice(_BRANDS), random.choice(_SIZES)
+    return f"{brand} {qualities[first]} {qualities[second]} {products[product]}, {size}"
 
 
-def _sequences(random: np.random.Generator, topic: np.ndarray) -> list[list[int]]:
-    """Each user drifts among related topics; within a topic popularity is Zipf, and the tail is the cold half."""
-    count = len(TOPICS)
-    near = random.normal(size=(count, 4))
-    affinity = np.exp(near @ near.T / 2)
-    np.fill_diagonal(affinity, 0)
-    affinity /= affinity.sum(axis=1, keepdims=True)
-    members = [random.permutation(np.flatnonzero(topic == t)) for t in range(count)]
-    zipf = [1.0 / (1 + np.arange(len(m))) ** 0.9 for m in members]
-    for weights in zipf:
-        weights[len(weights) // 2 :] *= 0.35  # the cold half
-        weights /= weights.sum()
+def _sequences(random: np.random.Generator, group: np.ndarray) -> list[list[int]]:
+    """Each user stays with a product for a while, moves on within the topic, sometimes to a related topic.
+
+    Within a product the first half of the items is Zipf-popular; the other half, the cold one, shares what is left
+    evenly.
+    """
+    topics = len(TOPICS)
+    place = random.normal(size=(topics, 4))
+    related = np.exp(place @ place.T / 2)
+    np.fill_diagonal(related, 0)
+    related /= related.sum(axis=1, keepdims=True)
+    members = [random.permutation(np.flatnonzero(group == g)) for g in range(topics * _PRODUCTS)]
+    chances = []
+    for items in members:
+        warm = (len(items) + 1) // 2
+        zipf = 1.0 / (1 + np.arange(warm)) ** 0.8
+        cold = np.full(len(items) - warm, _COLD_SHARE / (len(items) - warm))
+        chances.append(np.concatenate([zipf / zipf.sum() * (1 - _COLD_SHARE), cold]))
     sequences = []
     for _ in range(USERS):
-        current = int(random.integers(count))
+        topic, product = int(random.integers(topics)), int(random.integers(_PRODUCTS))
         events: list[int] = []
-        for _ in range(int(np.clip(5 + random.geometric(0.18), 5, 23))):
-            if random.random() < 0.25:
-                current = int(random.choice(count, p=affinity[current]))
-            item = int(random.choice(members[current], p=zipf[current])) + 1
-            if item not in events:
-                events.append(item)
-        while len(events) < 5:
-            item = int(random.choice(members[current])) + 1
+        length = int(np.clip(5 + random.geometric(0.18), 5, 23))
+        while len(events) < length:
+            step = random.random()
+            if step < 0.15:
+                topic = int(random.choice(topics, p=related[topic]))
+            if step < 0.45:
+                product = int(random.integers(_PRODUCTS))
+            number = topic * _PRODUCTS + product
+            item = int(random.choice(members[number], p=chances[number])) + 1
             if item not in events:
                 events.append(item)
         sequences.append(events)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pad_jax.config import Config
-from pad_jax.data.batches import Blocks, DeviceData, batch_caps, make_batch
+from pad_jax.data.batches import Blocks, Caps, DeviceData, batch_caps, common_caps, make_batch
 from pad_jax.errors import UserError
 from pad_jax.methods.base import Phase
 from pad_jax.models.scorer import Scorer
@@ -20,6 +20,8 @@ from pad_jax.training import memory, parallel
 from pad_jax.training.checkpoint import Checkpoints
 from pad_jax.training.parameters import adamw
 from pad_jax.training.step import TrainState, merge
+
+_SAMPLE = 2000  # batches whose sizes are looked at beforehand
 
 #: All parameters -> metrics on the validation split.
 Evaluate = Callable[[dict[str, Any]], dict[str, Any]]
@@ -72,6 +74,12 @@ def train(
     optimizer = adamw(config, phase)
     state = parallel.replicate(TrainState(params, frozen, optimizer.init(params), jnp.zeros((), jnp.int32)))
     key = parallel.replicate_key(jax.random.fold_in(jax.random.key(config.seed), 1))
+    whole_groups = config.data.length + 1 if config.mmd.include_padding else 0
+
+    def caps_of(rows: np.ndarray) -> Caps:
+        return batch_caps(lengths, rows, jax.device_count(), config.mmd.group, whole_groups)
+
+    usual = caps_of(blocks.rows(_SAMPLE))  # one shape for nearly every block: another one is compiled anew
     run = parallel.over_devices(block_of_steps(phase, scorer, config, optimizer))
     iterator = blocks.iterator()
     checkpoints = Checkpoints(directory / "checkpoints")
@@ -92,13 +100,7 @@ def train(
         with progress(f"{phase.name} epoch {epoch}", blocks.epoch_steps) as bar:
             for _ in range(blocks.blocks):
                 rows, count = next(iterator)
-                caps = batch_caps(
-                    lengths,
-                    rows,
-                    jax.device_count(),
-                    config.mmd.group,
-                    config.data.length + 1 if config.mmd.include_padding else 0,
-                )
+                caps = common_caps(usual, caps_of(rows))
                 arguments = (state, data, jnp.int32(count), key, parallel.local_rows(rows), caps)
                 if not checked:
                     memory.check(run, arguments)

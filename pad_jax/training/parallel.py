@@ -21,14 +21,18 @@ def replicate(tree: Any) -> Any:
 
 def replicated() -> NamedSharding:
     """The sharding of values that every device holds whole."""
-    return NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
+    return NamedSharding(_mesh(), PartitionSpec())
+
+
+def _mesh() -> Mesh:
+    return Mesh(np.array(jax.devices()), (AXIS,))
 
 
 def as_global(tree: Any) -> Any:
     """What a mapped function returned, which each process sees on its own devices, as values on all of them."""
     if jax.process_count() == 1:
         return tree
-    return multihost_utils.host_local_array_to_global_array(tree, replicated().mesh, PartitionSpec())
+    return multihost_utils.host_local_array_to_global_array(tree, _mesh(), PartitionSpec())
 
 
 def replicate_key(key: Any) -> Any:
