@@ -50,7 +50,7 @@ TOPICS = (
     (("rechargeable", "long life", "alkaline", "solar"), ("batteries", "flashlight", "lantern", "power bank")),
 )
 _PRODUCTS = 4  # of each topic
-_COLD_SHARE = 0.15  # of the events, for half of the items
+_COLD_SHARE = 0.1  # of the events, for half of the items
 _SIZES = ("small pack", "family size", "pack of 2", "pack of 6", "travel size", "value pack", "12 ounce", "24 count")
 _BRANDS = ("Alder", "Birch", "Cedar", "Dune", "Ember", "Fjord", "Grove", "Harbor", "Iris", "Juniper")
 
