@@ -1,1 +1,1 @@
-"""."""
+"""The step, the loop around it, devices, checkpoints."""
