@@ -12,6 +12,7 @@ from pad_jax.data.dataset import FREQUENCY_GROUPS, frequency_buckets, frequency_
 from pad_jax.evaluation.baselines import BASELINES, baseline_ranks
 from pad_jax.evaluation.metrics import hit_ratio, ndcg, summarize
 from pad_jax.evaluation.ranking import rank_by_counting, ranker
+from pad_jax.evaluation.significance import bootstrap_interval
 from pad_jax.models.layout import lay_out
 from pad_jax.models.scorer import Scorer
 from pad_jax.training import parallel
@@ -98,6 +99,15 @@ def test_metrics():
     }
     assert [m["users"] for m in result["by_bucket"]] == [2, 3, 0]
     assert result["by_bucket"][2]["HR@10"] is None
+
+
+def test_bootstrap_interval_of_a_known_spread():
+    """The standard error of a mean of 400 values of deviation 1 is 0.05: a 95 % interval is about +-0.098."""
+    difference = np.random.default_rng(0).choice([-1.0, 1.0], 400)
+    mean, low, high = bootstrap_interval(difference)
+    assert mean == difference.mean()
+    assert mean - low == pytest.approx(0.098, abs=0.012)
+    assert high - mean == pytest.approx(0.098, abs=0.012)
 
 
 def test_frequency_groups_cover_every_count_once():

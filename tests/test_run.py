@@ -13,6 +13,7 @@ import pytest
 
 from pad_jax.data import READERS
 from pad_jax.errors import UserError
+from pad_jax.report.__main__ import report
 from pad_jax.report.results import read_ranks
 from pad_jax.run import main, run
 from pad_jax.text.table import write_table
@@ -76,6 +77,10 @@ def test_all_phases_and_results(world, make_config, tmp_path, capsys):
     assert "needed" in out
     assert "sasrec, IDs only (pad's phase 1)" in out
     assert "| markov + text cosine |" in (tmp_path / "w" / "results.md").read_text()
+
+    markdown = report([tmp_path / "w"], [tmp_path / "w"])
+    assert f"{100 * on_disk['test']['HR@10']:.2f} / {100 * on_disk['test']['nDCG@10']:.2f}" in markdown
+    assert "| all (37) | +0.00 [+0.00, +0.00] | +0.00 [+0.00, +0.00] |" in markdown
 
     # again: nothing is trained twice, and evaluate finds the same numbers in the checkpoints
     assert run(config, tmp_path / "w")["phases"] == results["phases"]

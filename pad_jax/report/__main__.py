@@ -47,18 +47,16 @@ class RunGroup:
         return np.mean([METRICS[metric](values, 10) for values in ranks], axis=0)
 
     def row(self) -> list[str]:
-        values = []
-        for group in GROUPS:
-            parts = []
-            for metric in METRICS:
-                found = [
-                    100 * (r["test"] if group == "all" else r["test"]["by_frequency"][group])[metric]
-                    for r in self.results
-                ]
-                spread = f" ± {np.std(found, ddof=1):.2f}" if len(found) > 1 else ""
-                parts.append(f"{np.mean(found):.2f}{spread}")
-            values.append(" / ".join(parts))
-        return values
+        return [" / ".join(self._cell(group, metric) for metric in METRICS) for group in GROUPS]
+
+    def _cell(self, group: str, metric: str) -> str:
+        """Mean and standard deviation over seeds, in percent; `-` for a group without users."""
+        tests = [r["test"] if group == "all" else r["test"]["by_frequency"][group] for r in self.results]
+        if tests[0]["users"] == 0:
+            return "-"
+        values = [100 * test[metric] for test in tests]
+        spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+        return f"{np.mean(values):.2f}{spread}"
 
 
 def report(first: list[Path], second: list[Path]) -> str:
@@ -82,6 +80,8 @@ def report(first: list[Path], second: list[Path]) -> str:
         masks = _group_masks(first[0])
         differences = {m: groups[0].per_user(m) - groups[1].per_user(m) for m in METRICS}
         for name, mask in masks.items():
+            if not mask.any():
+                continue
             row = []
             for difference in differences.values():
                 mean, low, high = (100 * x for x in bootstrap_interval(difference[mask]))
