@@ -35,7 +35,7 @@ def encode(titles: list[str], config: TextConfig) -> tuple[Float[np.ndarray, "N 
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = model.eval().to(device)
+    model = model.to(device)  # `from_pretrained` leaves it in inference mode
     texts = [config.prompt + title for title in titles]
     limit = min(config.max_length, getattr(model.config, "max_position_embeddings", config.max_length))
     tokens = tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
