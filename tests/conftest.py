@@ -75,13 +75,12 @@ def dataset() -> Dataset:
     return tiny_dataset()
 
 
-def tiny_dataset() -> Dataset:
-    """37 users and 30 items: a number of users that no batch and no device count divides."""
+def tiny_dataset(users: int = 37) -> Dataset:
+    """30 items, and a number of users that no batch and no device count divides."""
     random = np.random.default_rng(0)
-    sequences = [random.integers(1, 31, size=random.integers(5, 13)) for _ in range(37)]
-    return from_sequences(
-        "tiny", [f"i{i}" for i in range(30)], [f"title {i}" for i in range(30)], [f"u{u}" for u in range(37)], sequences
-    )
+    sequences = [random.integers(1, 31, size=random.integers(5, 13)) for _ in range(users)]
+    names = [f"u{u}" for u in range(users)]
+    return from_sequences("tiny", [f"i{i}" for i in range(30)], [f"title {i}" for i in range(30)], names, sequences)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from pad_jax.evaluation.significance import bootstrap_interval
 from pad_jax.models.layout import lay_out
 from pad_jax.models.scorer import Scorer
 from pad_jax.training import parallel
+from tests.conftest import tiny_dataset
 
 
 def brute_force_rank(scores, target, history):
@@ -56,22 +57,26 @@ def pad_scorer(make_config, dataset, text):
     return scorer, parallel.replicate(params), parallel.replicate(device_data(dataset, 8, 10, text))
 
 
-def test_full_ranking_is_the_brute_force(pad_scorer, dataset):
-    """The whole path, on all fake devices, user by user in numpy."""
-    scorer, params, data = pad_scorer
+def test_full_ranking_is_the_brute_force(pad_scorer, text):
+    """The whole path, on all fake devices, against 501 users ranked one by one in numpy."""
+    scorer, params, _ = pad_scorer
+    dataset = tiny_dataset(users=501)
+    data = parallel.replicate(device_data(dataset, 8, 10, text))
+    everything = jnp.arange(dataset.items + 1)
+    items = scorer.item_vectors(params, everything, data, everything)
+    gated = np.asarray(scorer.gated(params, items, data.bucket))
+
+    @jax.jit
+    def user_vector(seen):
+        layout = lay_out(jnp.ones((1, 8), bool).at[0, : 8 - len(seen)].set(False), len(seen))
+        return scorer.users(params, {e: v.vector[seen] for e, v in items.items()}, layout)[-1]
+
     for name in ("valid", "test"):
-        split = dataset.split(name, 8)
-        ranks = ranker(scorer, 4)(params, data, split)
-        everything = jnp.arange(dataset.items + 1)
-        items = scorer.item_vectors(params, everything, data, everything)
-        gated = np.asarray(scorer.gated(params, items, data.bucket))
+        ranks = ranker(scorer, 16)(params, data, dataset.split(name, 8))
         for user in range(dataset.users):
             sequence = dataset.events[dataset.starts[user] : dataset.starts[user + 1]]
             past, target = (sequence[:-2], sequence[-2]) if name == "valid" else (sequence[:-1], sequence[-1])
-            seen = past[-8:]
-            layout = lay_out(jnp.ones((1, 8), bool).at[0, : 8 - len(seen)].set(False), len(seen))
-            vectors = {e: v.vector[seen] for e, v in items.items()}
-            scores = np.asarray(scorer.users(params, vectors, layout))[-1] @ gated.T
+            scores = np.asarray(user_vector(past[-8:])) @ gated.T
             assert abs(ranks[user] - brute_force_rank(scores, target, past)) <= 0.5, user
 
 
