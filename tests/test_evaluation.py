@@ -87,6 +87,19 @@ def test_ranks_do_not_depend_on_the_batch(pad_scorer, dataset, batch):
     np.testing.assert_array_equal(ranker(scorer, batch)(params, data, split), ranker(scorer, 5)(params, data, split))
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_ranks_do_not_depend_on_the_number_of_devices(pad_scorer, dataset, monkeypatch, devices):
+    scorer, params, data = pad_scorer
+    split = dataset.split("test", 8)
+    four = ranker(scorer, 8)(params, data, split)
+    here = jax.devices()[:devices]
+    monkeypatch.setattr(jax, "devices", lambda: here)
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    params, data = jax.tree.map(np.asarray, (params, data))
+    fewer = ranker(scorer, 8)(parallel.replicate(params), parallel.replicate(data), split)
+    np.testing.assert_array_equal(fewer, four)
+
+
 def test_metrics():
     ranks = np.array([1.0, 2.5, 10.0, 10.5, 400.0])
     np.testing.assert_array_equal(hit_ratio(ranks, 10), [1, 1, 1, 0, 0])

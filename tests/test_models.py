@@ -74,6 +74,19 @@ def test_padding_changes_nothing(backbone, histories):
         np.testing.assert_allclose(alone[0], states[row], atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["sasrec-post", "sasrec-pre", "gru4rec"])
+def test_a_padded_history_is_encoded_like_the_history_alone(name, histories):
+    """A window of its own length, without one empty slot, gives the same states. Caser sees empty slots as zeros."""
+    grid, mask = histories
+    backbone = BACKBONES[name]
+    params = start(backbone, mask)
+    states = encode(backbone, params, grid, mask)
+    for row, filled in enumerate(mask.sum(axis=1)):
+        cut = {k: v[-filled:] if k == "positions" else v for k, v in params["params"].items()}
+        alone = encode(backbone, {"params": cut}, grid[row : row + 1, -filled:], mask[row : row + 1, -filled:])
+        np.testing.assert_allclose(alone[0], states[row, -filled:], atol=1e-5)
+
+
 def test_dropout_belongs_to_the_row(backbone, histories):
     """A row draws the same dropout wherever it is computed: what makes losses independent of the device count."""
     grid, mask = histories
