@@ -1,5 +1,7 @@
 """Command line: flags to a Config, and a user's mistakes to one line each."""
 
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ class Arguments(NamedTuple):
     coordinator: str
     processes: int
     process: int
+    command: Callable[[str], str]  # job -> the command line that does it with the same settings
 
 
 def parse(argv: list[str]) -> Arguments:
@@ -38,13 +41,27 @@ def parse(argv: list[str]) -> Arguments:
             raise SystemExit(0)
         if len(rest) > 1:
             raise UserError(f"unknown argument {rest[1]!r}; settings are given as --config.FIELD=VALUE")
-        config = resolve(file.value.copy_and_resolve_references(), config_flags.get_override_values(values["config"]))
+        overrides = config_flags.get_override_values(values["config"])
+        config = resolve(file.value.copy_and_resolve_references(), overrides)
     except AttributeError as error:
         raise UserError(f"unknown field of config: {_one_line(error)}") from error
     except (flags.Error, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:
         raise UserError(_one_line(error)) from error
-    processes: list[Any] = [values[name].value for name in ("coordinator", "processes", "process")]
-    return Arguments(config, Path(values["workdir"].value or default_workdir(config)), *processes)
+    workdir = Path(values["workdir"].value or default_workdir(config))
+    given: list[Any] = [values[name].value for name in ("coordinator", "processes", "process")]
+    coordinator, processes, process = given
+    if not 0 <= process < processes or (processes > 1) != bool(coordinator):
+        raise UserError(
+            f"--coordinator={coordinator} --processes={processes} --process={process}: several processes need "
+            "--coordinator=host:port, the same --processes, and each its own --process from 0"
+        )
+
+    def command(job: str) -> str:
+        name = str(config_flags.get_config_filename(values["config"])).partition(":")[0]
+        settings = [f"--config.{field}={value}" for field, value in overrides.items()]
+        return shlex.join(["python", argv[0], f"--config={name}:{job}", *settings, f"--workdir={workdir}"])
+
+    return Arguments(config, workdir, coordinator, processes, process, command)
 
 
 def default_workdir(config: Config) -> str:

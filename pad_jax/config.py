@@ -139,7 +139,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model": {"norm": "pre"},  # [V] post-norm stays with popularity: 1.5 % valid HR@10 after ten epochs
         "pretrain": {"learning_rate": 1e-3},  # [V]
         "align": {"learning_rate": 1e-3},  # [V]
-        "finetune": {"learning_rate": 1e-3},  # [V]
+        "finetune": {"learning_rate": 1e-4},  # [V]
     },
     # What the released code does.
     "official": {
@@ -192,6 +192,38 @@ CHOICES = {
 }
 
 
+#: The smallest value of a field.
+LEAST = {
+    "seed": 0,
+    "data.min_events": 3,
+    "data.keep": 3,
+    "data.length": 2,
+    "data.buckets": 1,
+    "text.batch": 1,
+    "text.max_length": 1,
+    "model.width": 1,
+    "model.blocks": 1,
+    "model.heads": 1,
+    "model.ffn": 1,
+    "model.gru_hidden": 1,
+    "model.gru_layers": 1,
+    "model.caser_horizontal": 1,
+    "model.caser_vertical": 1,
+    "model.text_layers": 0,
+    "mmd.group": 1,
+    "mmd.scales": -30,
+    "train.batch": 1,
+    "train.patience": 1,
+    "train.steps_per_dispatch": 1,
+    "train.sampled": 1,
+    "pretrain.epochs": 1,
+    "align.epochs": 1,
+    "finetune.epochs": 1,
+    "eval.ks": 1,
+    "eval.batch": 1,
+}
+
+
 def config_dict(dataset: str, job: str, recipes: Mapping[str, Mapping] | None = None, **choices: Any) -> ConfigDict:
     """The configuration of a dataset before parsing. `recipes` are the dataset's own additions to each recipe."""
     values = dataclasses.asdict(Config(dataset, job=job or "all", **choices))
@@ -223,26 +255,22 @@ def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Config:
 
 
 def _validate(config: Config) -> None:
-    positive = {
-        "data.length": config.data.length,
-        "data.buckets": config.data.buckets,
-        "model.width": config.model.width,
-        "train.batch": config.train.batch,
-        "train.patience": config.train.patience,
-        "train.steps_per_dispatch": config.train.steps_per_dispatch,
-        "train.sampled": config.train.sampled,
-        "mmd.group": config.mmd.group,
-        "eval.batch": config.eval.batch,
-    }
-    for name, value in positive.items():
-        if value < 1:
-            raise UserError(f"config.{name} must be at least 1, not {value}")
+    flat = dotted(as_dict(config))
+    for name, least in LEAST.items():
+        values = flat[name] if isinstance(flat[name], tuple) else (flat[name],)
+        if not values or min(values) < least:
+            raise UserError(f"config.{name} must be at least {least}, not {flat[name]}")
+    for name, value in flat.items():
+        if name.endswith("learning_rate") and not value > 0:
+            raise UserError(f"config.{name} must be above 0, not {value}")
     if not 0 <= config.model.dropout < 1:
         raise UserError(f"config.model.dropout must be in [0, 1), not {config.model.dropout}")
     if config.backbone == "sasrec" and config.model.width % config.model.heads:
         raise UserError(f"config.model.width={config.model.width} does not divide by heads={config.model.heads}")
-    if min(config.eval.ks, default=0) < 1 or 10 not in config.eval.ks:
-        raise UserError(f"config.eval.ks must be positive and contain 10, not {config.eval.ks}")
+    if len(config.gate.start) != 3:
+        raise UserError(f"config.gate.start must have 3 numbers (ID, aligned, text), not {config.gate.start}")
+    if 10 not in config.eval.ks or not all(isinstance(k, int) for k in config.eval.ks):
+        raise UserError(f"config.eval.ks must be whole numbers, 10 among them, not {config.eval.ks}")
     metrics = [f"{m}@{k}" for m in ("HR", "nDCG") for k in config.eval.ks] + ["MRR"]
     check_choice("train.select", config.train.select, metrics)
 

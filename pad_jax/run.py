@@ -1,6 +1,7 @@
 """Jobs: from a Config and a workdir to results on disk."""
 
 import functools
+import hashlib
 import os
 import sys
 import time
@@ -26,7 +27,7 @@ from pad_jax.methods.base import Method, Phase
 from pad_jax.models.scorer import Scorer
 from pad_jax.report.console import say
 from pad_jax.text import encode as text_encode
-from pad_jax.text.table import read_table, transform, write_table
+from pad_jax.text.table import check_settings, read_table, transform, write_table
 from pad_jax.training import loop, parallel
 from pad_jax.training.checkpoint import Checkpoints
 from pad_jax.training.parameters import split, start
@@ -42,9 +43,9 @@ def main(argv: list[str]) -> int:
     try:
         arguments = cli.parse(argv)
         if arguments.coordinator:
-            jax.distributed.initialize(arguments.coordinator, arguments.processes, arguments.process)
+            _join(arguments)
         _cache_compilations()
-        run(arguments.config, arguments.workdir)
+        run(arguments.config, arguments.workdir, arguments.command)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -54,8 +55,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def run(config: Config, workdir: Path) -> dict[str, Any]:
-    """Does `config.job` in `workdir` and returns the results as `results.json` holds them."""
+def run(config: Config, workdir: Path, command: Callable[[str], str] = "the job {}".format) -> dict[str, Any]:
+    """Does `config.job` in `workdir` and returns the results as `results.json` holds them.
+
+    `command` tells the user how another job is run.
+    """
     check_choice("dataset", config.dataset, READERS)
     check_choice("method", config.method, METHODS)
     method = METHODS[config.method](config)
@@ -66,7 +70,7 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
         "all": functools.partial(Run.train, phases=method.phases),
     }
     check_choice("job", config.job, [*alone, *training])
-    job = Run(config, workdir, method)
+    job = Run(config, workdir, method, command)
     if config.job in alone:
         alone[config.job](job)
         return {}
@@ -75,6 +79,13 @@ def run(config: Config, workdir: Path) -> dict[str, Any]:
         job.workdir.show()
         parallel.wait("results")  # nobody reads them before they are written
     return job.workdir.results
+
+
+def _join(arguments: cli.Arguments) -> None:
+    try:
+        jax.distributed.initialize(arguments.coordinator, arguments.processes, arguments.process)
+    except (ValueError, IndexError, RuntimeError) as error:
+        raise UserError(f"--coordinator={arguments.coordinator}: {error}; it must be host:port of process 0") from error
 
 
 def _cache_compilations() -> None:
@@ -88,12 +99,14 @@ def _cache_compilations() -> None:
 class Run:
     """A method on a dataset: what it works on, read when first needed, and what can be done with it."""
 
-    def __init__(self, config: Config, workdir: Path, method: Method):
-        self.config, self.method, self._path = config, method, workdir
+    def __init__(self, config: Config, workdir: Path, method: Method, command: Callable[[str], str]):
+        self.config, self.method, self.command, self._path = config, method, command, workdir
 
     @cached_property
     def workdir(self) -> Workdir:
-        return Workdir(self._path, self.config, self.dataset.fingerprint)
+        table = self.text[0] if self.method.reads_text and self.text else None
+        text = None if table is None else hashlib.sha256(table.tobytes()).hexdigest()
+        return Workdir(self._path, self.config, self.dataset.fingerprint, text)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -134,7 +147,10 @@ class Run:
                     "to make one: pip install -r requirements.txt, or set --config.text.table"
                 )
             self.encode()
-        return read_table(self.table_path, self.dataset)
+        table, manifest = read_table(self.table_path, self.dataset)
+        if not self.config.text.table:
+            check_settings(self.table_path, manifest, self.config.text)
+        return table, manifest
 
     @cached_property
     def data(self) -> DeviceData:
@@ -192,7 +208,7 @@ class Run:
             if before.name not in self.workdir.results["phases"]:
                 raise UserError(
                     f"{phase.name} starts from the checkpoint of {before.name}, which is not finished in "
-                    f"{self.workdir.path}; make it with: {self.workdir.command(before.name)}"
+                    f"{self.workdir.path}; make it with: {self.command(before.name)}"
                 )
             previous = self.best(before)
         return scorer, *split(start(phase, fresh, previous), phase.keep)
@@ -223,7 +239,7 @@ class Run:
         results = self.workdir.results
         done = [phase for phase in self.method.phases if phase.name in results["phases"]]
         if not done:
-            raise UserError(f"{self.workdir.path} holds no finished phase; train: {self.workdir.command('all')}")
+            raise UserError(f"{self.workdir.path} holds no finished phase; train it with: {self.command('all')}")
         results["baselines"] = {}
         self.baselines()
         for phase in done:
@@ -231,10 +247,10 @@ class Run:
             self.record(phase, ranker(self.scorer(phase), self.config.eval.batch), self.best(phase), summary)
 
     def baselines(self) -> None:
-        """The scorers that hardly learn: once in a workdir, again when a text table has come."""
+        """The scorers that hardly learn: once in a workdir, again when there is another text table."""
         results, text = self.workdir.results, self.text
         known = results["baselines"]
-        if jax.process_index() != 0 or (known and (known["text_cosine"] is None) == (text is None)):
+        if jax.process_index() != 0 or (known and results["text_encoder"] == (text and text[1])):
             return
         say("scorers without learning")
         entries: dict[str, Any] = dict.fromkeys(BASELINES)

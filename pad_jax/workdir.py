@@ -21,14 +21,25 @@ from pad_jax.report.results import FORMAT, read_ranks, read_results, write_atomi
 PLACES = ("job", "data.path", "text.table", "text.batch", "eval.batch")
 
 
+def read_config(workdir: Path) -> dict[str, Any]:
+    """{"config", "dataset_sha256", "text_sha256"} of a workdir. Raises UserError where there is no such file."""
+    path = workdir / "config.json"
+    try:
+        found = json.loads(path.read_text())
+        return {"config": dict(found["config"])} | {n: found[n] for n in ("dataset_sha256", "text_sha256")}
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; use a new --workdir") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no configuration of this project; use a new --workdir") from error
+
+
 class Workdir:
     """The results of one configuration on one dataset. In a run of several processes the first alone writes."""
 
-    def __init__(self, path: Path, config: Config, dataset_sha256: str):
+    def __init__(self, path: Path, config: Config, dataset_sha256: str, text_sha256: str | None):
         self.path, self.config = path, config
-        self.identity = {"config": as_dict(config), "dataset_sha256": dataset_sha256}
-        self._refuse_others()
-        self.results: dict[str, Any] = read_results(path) or {
+        self.identity = {"config": as_dict(config), "dataset_sha256": dataset_sha256, "text_sha256": text_sha256}
+        self.results: dict[str, Any] = {
             "format": FORMAT,
             **{n: getattr(config, n) for n in ("dataset", "method", "backbone", "loss", "recipe", "seed")},
             "text_encoder": None,
@@ -36,24 +47,24 @@ class Workdir:
             "phases": {},
             "baselines": {},
         }
+        found = read_results(path)
+        if found.get("phases") or any(path.glob("*/checkpoints/[0-9]*")):  # otherwise nothing is lost
+            self._refuse_others()
+            self.results = found or self.results
 
     def _refuse_others(self) -> None:
         """Raises UserError in a workdir of another configuration or dataset, naming what differs."""
-        path = self.path / "config.json"
-        if not path.exists():
-            return
-        try:
-            found = json.loads(path.read_text())
-            theirs, sha256 = dotted(found["config"]), found["dataset_sha256"]
-        except (ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"{path} is no configuration of this project; use a new --workdir") from error
+        found = read_config(self.path)
+        theirs, dataset, text = dotted(found["config"]), found["dataset_sha256"], found["text_sha256"]
         ours = dotted(json.loads(json.dumps(self.identity["config"])))
         names = [n for n in ours | theirs if n not in PLACES and ours.get(n) != theirs.get(n)]
         if names:
             differences = ", ".join(f"{n} ({theirs.get(n)!r} there, {ours.get(n)!r} here)" for n in names)
             raise UserError(f"{self.path} holds another configuration: {differences}; use a new --workdir")
-        if sha256 != self.identity["dataset_sha256"]:
+        if dataset != self.identity["dataset_sha256"]:
             raise UserError(f"{self.path} was made from other data; use a new --workdir")
+        if text != self.identity["text_sha256"]:
+            raise UserError(f"{self.path} was made with another text table; use a new --workdir")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -63,8 +74,14 @@ class Workdir:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self.path / ".lock", timeout=0):
-                yield
+            lock = self.path / ".lock"
+            with filelock.FileLock(lock, timeout=0):
+                try:
+                    yield
+                finally:
+                    if list(self.path.iterdir()) == [lock]:  # a run that did nothing leaves nothing
+                        lock.unlink()
+                        self.path.rmdir()
         except filelock.Timeout as error:
             raise UserError(f"{self.path} is in use by another run; wait for it, or use another --workdir") from error
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
@@ -74,8 +91,7 @@ class Workdir:
         """Whose workdir this is, once for the whole and once for the phase."""
         if jax.process_index() == 0:
             for path in (self.path / "config.json", self.path / phase / "config.json"):
-                if not path.exists():
-                    write_atomically(path, json.dumps(self.identity, indent=1).encode())
+                write_atomically(path, json.dumps(self.identity, indent=1).encode())
 
     def write(self, ranks: dict[str, np.ndarray]) -> None:
         """Results and additional ranks to disk."""
@@ -88,9 +104,3 @@ class Workdir:
         if jax.process_index() == 0:
             write_atomically(self.path / "results.md", table.as_markdown(self.results).encode())
         say("\n" + table.as_text(self.results) + f"\n\nresults: {self.path}/results.json")
-
-    def command(self, job: str) -> str:
-        """The command line that does `job` in this workdir."""
-        names = ("method", "backbone", "loss", "recipe", "seed")
-        choices = "".join(f" --config.{name}={getattr(self.config, name)}" for name in names)
-        return f"python main.py --config=configs/{self.config.dataset}.py:{job}{choices} --workdir={self.path}"

@@ -23,7 +23,7 @@ import pytest
 from pad_jax.config import Config, config_dict, resolve
 from pad_jax.data.dataset import Dataset, from_sequences
 
-jax.config.update("jax_numpy_rank_promotion", "allow")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = Path(__file__).parent.parent
 
 

@@ -73,7 +73,17 @@ def test_sasrec_has_the_epochs_of_all_phases():
         (["--config.model.width=0"], "config.model.width must be at least 1"),
         (["--config.model.width=33"], "does not divide by heads"),
         (["--config.model.dropout=1"], r"config.model.dropout must be in \[0, 1\)"),
-        (["--config.eval.ks=(5,)"], "config.eval.ks must be positive and contain 10"),
+        (["--config.model.heads=0"], "config.model.heads must be at least 1"),
+        (["--config.seed=-1"], "config.seed must be at least 0"),
+        (["--config.data.keep=0"], "config.data.keep must be at least 3"),
+        (["--config.pretrain.epochs=0"], "config.pretrain.epochs must be at least 1"),
+        (["--config.pretrain.learning_rate=0.0"], "config.pretrain.learning_rate must be above 0"),
+        (["--config.gate.start=(1.0,2.0)"], "config.gate.start must have 3 numbers"),
+        (["--config.mmd.scales=()"], "config.mmd.scales must be at least"),
+        (["--config.eval.ks=(5,)"], "config.eval.ks must be whole numbers, 10 among them"),
+        (["--processes=2"], "several processes need --coordinator=host:port"),
+        (["--coordinator=host:1", "--processes=2", "--process=2"], "each its own --process from 0"),
+        (["--coordinator=host", "--processes=2"], "must be host:port of process 0"),
         (["--config.train.select=HR@11"], "did you mean 'HR@1"),
         (["--config=nowhere.py"], "nowhere.py"),
         (["--confg=x"], "confg"),
@@ -90,7 +100,7 @@ def test_mistakes_are_one_line(arguments, message, capsys, tmp_path, monkeypatch
     assert error.count("\n") == 1
     with pytest.raises(UserError, match=message):
         raise UserError(error)
-    assert not list(tmp_path.glob("**/results.json"))
+    assert [p for p in tmp_path.glob("**/*") if p.is_file()] == []
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pad_jax.config import Config, DataConfig, config_dict, resolve
 from pad_jax.data import READERS, demo, pantry
 from pad_jax.data.dataset import frequency_buckets, frequency_group
-from pad_jax.data.files import data_folder, find_or_download
+from pad_jax.data.files import data_folder
 from pad_jax.errors import UserError
 
 METADATA = 'asin,title\nA,Tea\nB,"Coffee, dark"\nC,Soap\n'
@@ -41,7 +41,7 @@ def test_pantry_format(folder):
 
 
 def test_latest_events_are_kept(folder):
-    config = folder(frequency="id,fre\n")
+    config = folder()
     data = pantry.load(replace(config, data=replace(config.data, keep=3, min_events=3)))
     np.testing.assert_array_equal(data.events, [1, 3, 2, 2, 1, 1])
 
@@ -110,29 +110,48 @@ def server(tmp_path):
         running.shutdown()
 
 
-def test_missing_files_are_downloaded_and_checked(server, tmp_path):
+@pytest.fixture
+def published(server, monkeypatch, tmp_path):
+    """The three files on the server, their digests as the known ones, and no data at hand."""
     served, url = server
-    (served / "a.csv").write_text("x\n1\n")
-    folder = tmp_path / "data"
-    digest = hashlib.sha256(b"x\n1\n").hexdigest()
-    paths = find_or_download(folder, url, {"a.csv": digest})
-    assert paths["a.csv"].read_text() == "x\n1\n"
-    (served / "a.csv").write_text("changed")
-    assert find_or_download(folder, url, {"a.csv": digest})["a.csv"].read_text() == "x\n1\n"  # not fetched again
+    contents = {pantry.METADATA: METADATA, pantry.HISTORY: HISTORY, pantry.FREQUENCY: FREQUENCY}
+    for name, content in contents.items():
+        (served / name).write_text(content)
+        monkeypatch.setitem(pantry.SHA256, name, hashlib.sha256(content.encode()).hexdigest())
+    monkeypatch.setenv("PAD_JAX_DATA", str(tmp_path / "data"))
+    return served, url
 
 
-def test_a_download_of_another_content_is_refused(server, tmp_path):
-    served, url = server
-    (served / "a.csv").write_text("tampered")
-    with pytest.raises(UserError, match="could not be downloaded"):
-        find_or_download(tmp_path / "data", url, {"a.csv": "0" * 64})
-    assert not (tmp_path / "data" / "a.csv").exists()
+def test_missing_files_are_downloaded_and_checked(published, tmp_path):
+    served, url = published
+    assert pantry.load(Config("pantry"), url).items == 3
+    assert {p.name for p in (tmp_path / "data" / "prime_pantry").iterdir()} == set(pantry.SHA256)
+    for name in pantry.SHA256:
+        (served / name).write_text("changed")
+    assert pantry.load(Config("pantry"), url).items == 3  # not fetched again
 
 
-def test_without_a_network_one_line_says_where_files_go(tmp_path):
-    with pytest.raises(UserError, match=f"put the files a.csv into {tmp_path}") as error:
-        find_or_download(tmp_path, "http://127.0.0.1:9/", {"a.csv": "0" * 64})
+@pytest.mark.parametrize("name", pantry.SHA256)
+def test_a_download_of_another_content_is_refused(published, tmp_path, name):
+    served, url = published
+    (served / name).write_text("tampered")
+    with pytest.raises(UserError, match=f"{name} is missing and could not be downloaded"):
+        pantry.load(Config("pantry"), url)
+    assert not (tmp_path / "data" / "prime_pantry" / name).exists()
+
+
+def test_without_a_network_one_line_says_where_files_go(monkeypatch, tmp_path):
+    monkeypatch.setenv("PAD_JAX_DATA", str(tmp_path / "data"))
+    with pytest.raises(UserError, match=f"put the files {pantry.HISTORY}.* into {tmp_path}/data/prime_pantry") as error:
+        pantry.load(Config("pantry"), "http://127.0.0.1:9/")
     assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_downloaded_into_a_folder_that_was_named(published, tmp_path):
+    with pytest.raises(UserError, match=r"history.csv is missing: put .* or correct --config.data.path"):
+        pantry.load(Config("pantry", data=DataConfig(path=str(tmp_path / "typo"))), published[1])
+    assert not (tmp_path / "typo").exists()
 
 
 def test_where_data_are_looked_for(monkeypatch):

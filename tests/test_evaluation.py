@@ -49,6 +49,12 @@ def test_constant_scores_are_no_hits():
     assert float(ranks[0]) == 50.5
 
 
+def test_scores_that_are_no_numbers_are_no_hits():
+    scores = jnp.ones((2, 101)).at[0, 7].set(jnp.nan).at[1, 50:].set(jnp.nan)
+    history = jnp.array([[3, 0], [60, 61]])
+    np.testing.assert_array_equal(rank_by_counting(scores, jnp.array([7, 7]), history), [100, 1 + 49 + 24])
+
+
 @pytest.fixture
 def pad_scorer(make_config, dataset, text):
     config = make_config()
@@ -169,6 +175,20 @@ def test_baselines_are_the_definitions(dataset, text):
     assert without["text_cosine"] is None
     assert without["markov_text"] is None
     np.testing.assert_array_equal(without["markov"], results["markov"])
+
+
+def test_items_of_the_same_vector_are_ties_of_the_text_scorers(dataset, text):
+    text = text.copy()
+    text[10:20] = text[7]
+    split = dataset.split("test", 8)
+    ranks = {name: values for name, values in baseline_ranks(dataset, split, text) if "text" in name}
+    same = np.isin(split.target, [7, *range(10, 20)])
+    swapped = np.where(split.target == 7, 12, np.where(split.target == 12, 7, split.target)).astype(np.int32)
+    free = same & ~np.isin(split.history, [7, 12]).any(axis=1)
+    assert free.sum() >= 2
+    other = dict(baseline_ranks(dataset, split._replace(target=swapped), text))
+    np.testing.assert_array_equal(other["text_cosine"][free], ranks["text_cosine"][free])
+    assert (ranks["text_cosine"][free] % 1 != 0).any()
 
 
 def test_split_is_leave_one_out():

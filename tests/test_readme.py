@@ -1,4 +1,4 @@
-"""The README's own examples and commands, taken from it as they stand."""
+"""The README's own examples, and its test command, taken from it as they stand."""
 
 import re
 from pathlib import Path

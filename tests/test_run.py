@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,7 +19,7 @@ from pad_jax.report.results import read_ranks
 from pad_jax.run import main, run
 from pad_jax.text.table import write_table
 from pad_jax.training import loop
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SMALL, tiny_dataset
 
 EPOCHS = {"pretrain.epochs": 2, "align.epochs": 2, "finetune.epochs": 2}
 
@@ -153,12 +154,40 @@ def test_align_leaves_the_pre_trained_expert_bitwise_unchanged(world, make_confi
     assert not np.array_equal(trained["tables"]["aligned"], pretrained["tables"]["id"])
 
 
-def test_a_phase_without_the_one_before_names_the_command(world, make_config, tmp_path):
-    config = make_config("paper", job="align", **world)
-    with pytest.raises(UserError, match=r"python main.py --config=configs/demo.py:pretrain .*--workdir=") as error:
-        run(config, tmp_path / "w")
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "w" / "align").exists()
+def test_a_phase_without_the_one_before_names_the_command(world, tmp_path, capsys):
+    """And the command does it: the same settings, the same workdir."""
+    fields = SMALL | world
+    settings = [f"--config.{name}={value}" for name, value in fields.items()]
+    config = ROOT / "configs" / "demo.py"
+    assert main(["main.py", f"--config={config}:align", f"--workdir={tmp_path}/a w", *settings]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert not (tmp_path / "a w").exists()
+    command = shlex.split(error.split("make it with: ")[1])
+    assert command[:3] == ["python", "main.py", f"--config={config}:pretrain"]
+    assert main(command[1:]) == 0
+    assert main(["main.py", f"--config={config}:align", f"--workdir={tmp_path}/a w", *settings]) == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "stopped", "epochs"),
+    [
+        ({"train.patience": 2, "pretrain.epochs": 9, "pretrain.learning_rate": 1e-12}, "patience", 3),
+        ({"pretrain.minutes": 1e-6, "pretrain.epochs": 9}, "minutes", 1),
+    ],
+)
+def test_why_a_phase_stops(world, make_config, tmp_path, limits, stopped, epochs):
+    config = make_config("paper", method="sasrec", **world | {"align.epochs": 1, "finetune.epochs": 1} | limits)
+    phase = run(config, tmp_path / "w")["phases"]["pretrain"]
+    assert (phase["stopped"], phase["epochs"], phase["best_epoch"]) == (stopped, epochs, 1)
+
+
+def test_a_workdir_of_another_text_table_is_refused(world, make_config, dataset, text, tmp_path):
+    run(make_config("paper", job="pretrain", **world), tmp_path / "w")
+    write_table(tmp_path / "other.safetensors", 2 * text[1:], dataset, {"encoder": "other"})
+    fields = world | {"text.table": str(tmp_path / "other.safetensors")}
+    with pytest.raises(UserError, match="another text table"):
+        run(make_config("paper", job="align", **fields), tmp_path / "w")
 
 
 def test_sasrec_needs_neither_torch_nor_text(world, make_config, tmp_path, monkeypatch, capsys):
@@ -194,22 +223,59 @@ def test_a_workdir_in_use_is_refused(world, make_config, tmp_path):
         holder.communicate("\n")
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(world, make_config, tmp_path):
-    config = make_config("paper", method="sasrec", **world | {"pretrain.epochs": 9, "pretrain.learning_rate": 1e30})
-    with pytest.raises(UserError, match=r"is not finite in epoch .*lower config.pretrain.learning_rate") as error:
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(world, make_config, tmp_path, monkeypatch):
+    real, bad = loop._mean, iter([{}, {"gradient": float("nan")}])  # an epoch of the tiny dataset is one block
+    monkeypatch.setattr(loop, "_mean", lambda sums: real(sums) | next(bad))
+    config = make_config("paper", method="sasrec", **world | {"pretrain.epochs": 9})
+    with pytest.raises(UserError, match=r"not finite in epoch 2; the checkpoint of epoch 1 is kept; lower") as error:
         run(config, tmp_path / "w")
     assert "\n" not in str(error.value)
-    kept = [p.name for p in (tmp_path / "w" / "pretrain" / "checkpoints").glob("[0-9]*")]
-    log = (tmp_path / "w" / "pretrain" / "metrics.jsonl").read_text().splitlines()
-    assert kept == [str(len(log))] * len(kept)
+    assert [p.name for p in (tmp_path / "w" / "pretrain" / "checkpoints").glob("[0-9]*")] == ["1"]
+    assert len((tmp_path / "w" / "pretrain" / "metrics.jsonl").read_text().splitlines()) == 1
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(parameters(tmp_path / "w", "pretrain")))
+
+
+def test_parameters_that_are_not_finite_stop_the_run(world, make_config, tmp_path):
+    """A rate that is too high: nothing is kept, and a lower one may use the workdir."""
+    config = make_config("paper", method="sasrec", **world | {"pretrain.learning_rate": 1e30})
+    with pytest.raises(UserError, match=r"not finite in epoch 1; there is no checkpoint yet; lower config.pretrain"):
+        run(config, tmp_path / "w")
+    assert not list((tmp_path / "w" / "pretrain" / "checkpoints").glob("[0-9]*"))
+    run(make_config("paper", method="sasrec", **world), tmp_path / "w")
 
 
 def test_a_run_that_cannot_fit_is_refused(world, make_config, tmp_path, monkeypatch):
     from pad_jax.training import memory
 
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: type("M", (), {"available": 1000})())
-    with pytest.raises(UserError, match=r"training needs .* are at hand"):
-        run(make_config("paper", method="sasrec", **world), tmp_path / "w")
+    with monkeypatch.context() as patch:
+        patch.setattr(memory.psutil, "virtual_memory", lambda: type("M", (), {"available": 1000})())
+        with pytest.raises(UserError, match=r"training needs .* are at hand"):
+            run(make_config("paper", method="sasrec", **world), tmp_path / "w")
+    run(make_config("paper", method="sasrec", **world | {"model.dropout": 0.2}), tmp_path / "w")  # the cure may differ
+
+
+def test_a_report_groups_and_compares_what_belongs_together(world, make_config, tmp_path):
+    for name, fields in {
+        "a": {},
+        "b": {"seed": 1},
+        "wider": {"model.width": 32},
+        "other": {"seed": 2, "dataset": "demo2"},
+    }.items():
+        if name == "other":
+            READERS["demo2"] = lambda _: tiny_dataset(users=41)
+        run(
+            make_config("paper", method="sasrec", job="pretrain", **world | {"pretrain.epochs": 1} | fields),
+            tmp_path / name,
+        )
+    del READERS["demo2"]
+    assert "2 seeds |" in report([tmp_path / "a", tmp_path / "b"], [])
+    with pytest.raises(UserError, match="differ by more than their seed"):
+        report([tmp_path / "a", tmp_path / "wider"], [])
+    with pytest.raises(UserError, match="a seed stands there twice"):
+        report([tmp_path / "a", tmp_path / "a"], [])
+    with pytest.raises(UserError, match="different data"):
+        report([tmp_path / "a"], [tmp_path / "other"])
+    assert "+0.00" in report([tmp_path / "a"], [tmp_path / "a"])
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"format": 2}', "[]"])

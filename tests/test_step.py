@@ -7,7 +7,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from pad_jax.data.batches import batch_caps, device_data, make_batch
-from pad_jax.evaluation.ranking import ranker
+from pad_jax.evaluation.ranking import rank_by_counting, ranker
 from pad_jax.methods import METHODS
 from pad_jax.methods.base import forward, fused_loss
 from pad_jax.models.scorer import Scorer
@@ -200,10 +200,18 @@ def test_ranking_scores_are_training_logits(setup, dataset, name, recipe):
     expected = (np.logaddexp(0, -positive) + np.logaddexp(0, negative)).mean()
     np.testing.assert_allclose(loss.value, expected, rtol=1e-5)
 
-    # and the user's vector after the last input of a history is the one that the ranking uses
+    # and the ranking of a user whose newest event has a training target counts those very logits
     split = dataset.split("valid", s.config.data.length)
-    ranks = ranker(scorer, 8)(params, s.data, split)
-    assert ranks.shape == (37,)
+    newest = batch.layout.last(jnp.arange(len(batch.layout.uid), dtype=jnp.float32)[:, None])[:, 0].astype(int)
+    inputs = np.asarray(s.data.windows)[ROWS][:, :-1]
+    shifted = split._replace(
+        inputs=inputs,
+        target=np.asarray(batch.targets)[newest],
+        history=np.zeros_like(inputs),
+    )
+    expected = rank_by_counting(scores[newest], jnp.asarray(shifted.target), jnp.zeros((len(ROWS), 1), jnp.int32))
+    ranks = ranker(scorer, 4)(jax.tree.map(np.asarray, params), s.host, shifted)
+    np.testing.assert_allclose(ranks, expected, atol=0.5)
 
 
 def test_padding_pairs_fill_the_groups_of_the_official_recipe(setup):

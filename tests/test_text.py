@@ -1,5 +1,6 @@
 """Text encoding with a tiny random encoder, and the text table."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from safetensors.numpy import load_file, save_file
 from pad_jax.config import TextConfig
 from pad_jax.errors import UserError
 from pad_jax.text.encode import encode, pool
-from pad_jax.text.table import read_table, transform, write_table
+from pad_jax.text.table import check_settings, read_table, transform, write_table
+from tests.conftest import ROOT
 
 torch = pytest.importorskip("torch", reason="encoding needs torch")
-TITLES = ["green tea", "a very long title about roasted coffee beans", "tea", "dog food", "green green tea tea"]
+TITLES = ["green tea", "a very long title about roasted coffee beans", "tea", "dog food", "green green tea tea", "tea"]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,7 @@ def test_each_title_is_encoded_as_if_alone(encoder, pooling, normalize):
         expected = {"mean": states.mean(axis=0), "cls": states[0], "last": states[-1]}[pooling]
         expected = expected / np.linalg.norm(expected) if normalize else expected
         np.testing.assert_allclose(row, expected, atol=2e-6)
+    np.testing.assert_array_equal(rows[2], rows[5])  # equal titles, equal vectors
     assert manifest["pooling"] == pooling
     assert manifest["encoder"] == encoder
 
@@ -140,3 +143,29 @@ def test_transforms():
 def test_torch_is_imported_under_text_alone():
     code = "import sys, pad_jax.run; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    for path in (ROOT / "pad_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert path.parent.name == "text" or not {n.split(".")[0] for n in names} & {"torch", "transformers"}, path
+
+
+@pytest.mark.parametrize("missing", ["item_list_sha256", "items", "dataset", "manifest"])
+def test_a_header_that_is_not_complete_is_one_line(dataset, tmp_path, missing):
+    path = tmp_path / "text.safetensors"
+    write_table(path, np.ones((30, 5), np.float32), dataset, {})
+    metadata = {k: v for k, v in _metadata(path).items() if k != missing}
+    save_file(load_file(path), path, metadata=metadata)
+    with pytest.raises(UserError, match="no complete header") as error:
+        read_table(path, dataset)
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_of_other_settings_is_refused(dataset, tmp_path):
+    path = tmp_path / "text.safetensors"
+    manifest = {"encoder": "all-MiniLM-L6-v2", "prompt": "", "revision": "abc"}
+    check_settings(path, manifest, TextConfig())
+    with pytest.raises(UserError, match=r"config.text.prompt='', not 'query: ': run the job `encode` again"):
+        check_settings(path, manifest, TextConfig(prompt="query: "))
+    with pytest.raises(UserError, match=r"config.text.revision='abc', not 'abd'"):
+        check_settings(path, manifest, TextConfig(revision="abd"))

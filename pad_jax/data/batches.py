@@ -122,7 +122,7 @@ def _group(grid: Grid, caps: Caps) -> Grid:
     per_group = grid.mask.reshape(count, -1).sum(axis=1)
     start = jnp.cumsum(per_group) - per_group
     column = jnp.arange(caps.group_tokens)
-    token = jnp.where(column < per_group[:, None], start[:, None] + column, len(grid.cell))
+    token = jnp.where(column[None] < per_group[:, None], start[:, None] + column[None], len(grid.cell))
     group = jnp.minimum(grid.cell // (width * caps.group), count - 1)
     cell = group * caps.group_tokens + jnp.arange(len(grid.cell)) - start[group]
     return Grid(jnp.where(grid.valid, cell, token.size), token)

@@ -1,5 +1,6 @@
 """Raw files: where they are looked for, how they are downloaded, how their tables are read."""
 
+import contextlib
 import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,27 +21,35 @@ def data_folder(config: DataConfig, folder: str) -> Path:
     return Path(root or "data") / folder
 
 
-def find_or_download(folder: Path, base_url: str, sha256: Mapping[str, str]) -> dict[str, Path]:
-    """The named files in `folder`; what is missing is downloaded from `base_url` and checked against `sha256`.
+def find_files(config: DataConfig, folder: str, base_url: str, sha256: Mapping[str, str]) -> dict[str, Path]:
+    """The named files in `data_folder`; what is missing is downloaded from `base_url` and checked against `sha256`.
 
-    A file that is there is taken as it is: it may be the user's own. Raises UserError when the download fails.
+    A file that is there is taken as it is: it may be the user's own; nothing is downloaded into `config.path`. Raises
+    UserError when a file cannot be had.
     """
-    paths = {name: folder / name for name in sha256}
-    missing = [name for name, path in paths.items() if not path.exists()]
-    for name in missing:
-        say(f"downloading {base_url}{name} to {folder}")
+    place = data_folder(config, folder)
+    paths = {name: place / name for name in sha256}
+    missing = [path for path in paths.values() if not path.exists()]
+    if missing and config.path:
+        raise UserError(f"{missing[0]} is missing: put {', '.join(sha256)} there, or correct --config.data.path")
+    absent = [path for path in (place, *place.parents) if not path.exists()]
+    for path in missing:
+        say(f"downloading {base_url}{path.name} to {place}")
         try:
             pooch.retrieve(
-                base_url + name,
-                known_hash="sha256:" + sha256[name],
-                fname=name,
-                path=folder,
+                base_url + path.name,
+                known_hash="sha256:" + sha256[path.name],
+                fname=path.name,
+                path=place,
                 downloader=pooch.HTTPDownloader(progressbar=console.is_terminal, timeout=30),
             )
         except (OSError, ValueError) as error:
+            for made in absent:  # a folder that was made for nothing; one with files in it stays
+                with contextlib.suppress(OSError):
+                    made.rmdir()
             raise UserError(
-                f"{folder / name} is missing and could not be downloaded ({_first_line(error)}): put the files "
-                f"{', '.join(sha256)} into {folder}, or set --config.data.path or PAD_JAX_DATA"
+                f"{path} is missing and could not be downloaded ({_first_line(error)}): put the files "
+                f"{', '.join(sha256)} into {place}, or set --config.data.path or PAD_JAX_DATA"
             ) from error
     return paths
 

@@ -7,12 +7,13 @@ import numpy as np
 
 from pad_jax.config import Config
 from pad_jax.data.dataset import Dataset, from_sequences
-from pad_jax.data.files import data_folder, find_or_download, read_csv
+from pad_jax.data.files import find_files, read_csv
 from pad_jax.errors import UserError
 
 FOLDER = "prime_pantry"
 HISTORY, METADATA, FREQUENCY = "Prime_Pantry_cleaned_history.csv", "metadata_Prime_Pantry.csv", "Prime_Pantry_fre.csv"
-URL = "https://raw.githubusercontent.com/Applied-Machine-Learning-Lab/PAD/main/data/"
+COMMIT = "506c72d8650c205e96b006aa21e8c476d69f44de"
+URL = f"https://raw.githubusercontent.com/Applied-Machine-Learning-Lab/PAD/{COMMIT}/dataset/"
 SHA256 = {
     HISTORY: "9087dcb1c800b1270840fa7f5a037177fcb485e48c12aa04296203476fd69485",
     METADATA: "539a936c75d982305eb82b28f8f8e4a85cf88c002b492045d26e4f86502c85d0",
@@ -22,12 +23,13 @@ SHA256 = {
 
 def load(config: Config, url: str = URL) -> Dataset:
     """The dataset, downloaded when it is not there. Raises UserError for files that are not as they should be."""
-    paths = find_or_download(data_folder(config.data, FOLDER), url, SHA256)
+    paths = find_files(config.data, FOLDER, url, SHA256)
     item_ids, titles = read_metadata(paths[METADATA])
     user_ids, sequences = read_history(paths[HISTORY], item_ids, config)
-    dataset = from_sequences(config.dataset, item_ids, titles, user_ids, sequences)
-    check_frequencies(paths[FREQUENCY], dataset)
-    return dataset
+    whole = from_sequences(config.dataset, item_ids, titles, user_ids, sequences)
+    check_frequencies(paths[FREQUENCY], whole)
+    latest = [sequence[-config.data.keep :] for sequence in sequences]
+    return from_sequences(config.dataset, item_ids, titles, user_ids, latest)
 
 
 def read_metadata(path: Path) -> tuple[list[str], list[str]]:
@@ -47,7 +49,7 @@ def read_metadata(path: Path) -> tuple[list[str], list[str]]:
 
 
 def read_history(path: Path, item_ids: list[str], config: Config) -> tuple[list[str], list[np.ndarray]]:
-    """Users and the numbers of their items in time order; the latest `data.keep` of them."""
+    """Users and the numbers of their items in time order."""
     number = {item: index for index, item in enumerate(item_ids, 1)}
     user_ids: list[str] = []
     sequences: list[np.ndarray] = []
@@ -62,7 +64,7 @@ def read_history(path: Path, item_ids: list[str], config: Config) -> tuple[list[
                 f"{config.data.min_events}; remove the user or lower config.data.min_events"
             )
         user_ids.append(row["user"])
-        sequences.append(np.array([number[item] for item in items[-config.data.keep :]], np.int32))
+        sequences.append(np.array([number[item] for item in items], np.int32))
     if not user_ids:
         raise UserError(f"{path} has no users; it needs a row for each")
     return user_ids, sequences

@@ -27,10 +27,7 @@ def baseline_ranks(
     """
     popularity = dataset.counts.astype(np.float64)
     follows = _follows(dataset)
-    cosine = None
-    if text is not None:
-        unit = text.astype(np.float32)
-        cosine = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    cosine = None if text is None else _cosine(text)
 
     def counted(last):
         return np.asarray(follows[last].todense(), dtype=np.float64)
@@ -42,12 +39,18 @@ def baseline_ranks(
         "markov_text": None,
     }
     if cosine is not None:
-        scorers["text_cosine"] = lambda last, _: cosine[last] @ cosine.T
-        scorers["markov_text"] = lambda last, before: (
-            np.log1p(counted(last)) + 2 * (cosine[last] @ cosine.T) + cosine[before] @ cosine.T
-        )
+        scorers["text_cosine"] = lambda last, _: cosine(last)
+        scorers["markov_text"] = lambda last, before: np.log1p(counted(last)) + 2 * cosine(last) + cosine(before)
     for name, score in scorers.items():
         yield name, None if score is None else _ranks(score, split)
+
+
+def _cosine(text: Float[np.ndarray, "I E"]) -> Callable[[Any], Float[np.ndarray, "B I"]]:
+    """A function from items to their cosines with all items; items of the same vector are ties, to the last bit."""
+    rows, which = np.unique(text.astype(np.float32), axis=0, return_inverse=True)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    which = which.reshape(-1)
+    return lambda items: (rows[which[items]] @ rows.T)[:, which]
 
 
 def _follows(dataset: Dataset) -> Any:

@@ -21,14 +21,15 @@ def rank_by_counting(
     """The target's rank among items 1..N without the history: 1 + #higher + #equal / 2.
 
     `history` holds distinct items, 0 is padding. Column 0 of the scores is padding and takes no part. A target that
-    stands in the history is masked like the rest of it: its rank is one behind every candidate.
+    stands in the history is masked like the rest of it: its rank is one behind every candidate. So is that of a target
+    whose score is NaN; any other item with NaN counts as higher.
     """
     own = jnp.take_along_axis(scores, target[:, None], axis=1)
     seen = jnp.take_along_axis(scores, history, axis=1)
     met = history > 0
-    higher = (scores[:, 1:] > own).sum(axis=1) - (met & (seen > own)).sum(axis=1)
+    higher = (~(scores[:, 1:] <= own)).sum(axis=1) - (met & ~(seen <= own)).sum(axis=1)
     equal = (scores[:, 1:] == own).sum(axis=1) - (met & (seen == own)).sum(axis=1) - 1
-    masked = (met & (history == target[:, None])).any(axis=1)
+    masked = (met & (history == target[:, None])).any(axis=1) | jnp.isnan(own[:, 0])
     candidates = scores.shape[1] - 1 - met.sum(axis=1)
     return jnp.where(masked, candidates + 1, 1 + higher + equal / 2)
 
@@ -61,7 +62,6 @@ def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], 
         step = min(batch * jax.device_count(), -(-users // jax.device_count()) * jax.device_count())
         lengths = np.resize((split.inputs > 0).sum(axis=1), -(-users // step) * step)
         tokens = int(lengths.reshape(-1, step // jax.device_count()).sum(axis=1).max())
-        tokens = max(tokens, int((split.inputs[:1] > 0).sum()) * (step // jax.device_count()))
         results = []
         for begin in range(0, users, step):
             part = jax.tree.map(lambda x, b=begin: _fill(x[b : b + step], step), split)

@@ -97,12 +97,12 @@ def cosine(x: Float[Array, "n D"], y: Float[Array, "m D"]) -> Float[Array, "n m"
 
 def squared_distance(x: Float[Array, "n D"], y: Float[Array, "m D"]) -> Float[Array, "n m"]:
     """|x - y|^2 = |x|^2 + |y|^2 - 2 x.y, never below zero."""
-    return jnp.maximum(jnp.sum(x * x, axis=-1)[:, None] + jnp.sum(y * y, axis=-1) - 2 * dot(x, y), 0)
+    return jnp.maximum(jnp.sum(x * x, axis=-1)[:, None] + jnp.sum(y * y, axis=-1)[None] - 2 * dot(x, y), 0)
 
 
 def l1_distance(x: Float[Array, "n D"], y: Float[Array, "m D"]) -> Float[Array, "n m"]:
     """sum_d |x_d - y_d|."""
-    return jnp.abs(x[:, None] - y).sum(axis=-1)
+    return jnp.abs(x[:, None] - y[None]).sum(axis=-1)
 
 
 def exponentials(ratio: Float[Array, "n m"], scales: Sequence[int]) -> Float[Array, "n m"]:

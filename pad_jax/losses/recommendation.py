@@ -6,8 +6,6 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pad_jax.losses.mean import Mean, masked_mean
 
-LOSSES = ("bce", "ce", "sampled_softmax")
-
 
 def binary_cross_entropy(positive: Float[Array, " T"], negative: Float[Array, " T"], valid: Bool[Array, " T"]) -> Mean:
     """BCE(positive, 1) + BCE(negative, 0), mean over valid positions (Eq. 1; it starts near 2 ln 2)."""
@@ -22,7 +20,7 @@ def cross_entropy(
 ) -> Mean:
     """-log softmax over all N items (row 0, padding, takes no part), mean over valid positions."""
     logits = users @ items.T
-    logits = jnp.where(jnp.arange(items.shape[0]) == 0, -jnp.inf, logits)
+    logits = jnp.where((jnp.arange(items.shape[0]) == 0)[None], -jnp.inf, logits)
     picked = jnp.take_along_axis(logits, target[:, None], axis=1)[:, 0]
     picked = jnp.where(valid, picked, 0)
     return masked_mean(jax.nn.logsumexp(logits, axis=1) - picked, valid)
@@ -44,7 +42,7 @@ def sampled_softmax(
     """
     own = jnp.sum(users * positive, axis=-1)
     logits = users @ negatives.T + jnp.log((items - 1) / sampled.shape[0])
-    logits = jnp.where(sampled == target[:, None], -jnp.inf, logits)
+    logits = jnp.where(sampled[None] == target[:, None], -jnp.inf, logits)
     return masked_mean(jax.nn.logsumexp(jnp.column_stack([own, logits]), axis=1) - own, valid)
 
 

@@ -25,21 +25,23 @@ class Caser(nn.Module):
         width, length = x.shape[-1], layout.length
         init = nn.initializers.xavier_normal()
         history = jnp.pad(layout.grid.to_grid(x), ((0, 0), (length - 1, 0), (0, 0)))  # B, 2 L - 1, D
-        window = jnp.arange(length)[:, None] + jnp.arange(length)  # window[t] = the L places that end with slot t
+        window = jnp.arange(length)[:, None] + jnp.arange(length)[None]  # window[t] = the L places that end with slot t
 
         weights = self.param("vertical", init, (length, self.vertical))
         bias = self.param("vertical_bias", nn.initializers.zeros, (self.vertical,))
-        vertical = jnp.einsum("btsd,sv->btvd", history[:, window], weights) + bias[:, None]
+        vertical = jnp.einsum("btsd,sv->btvd", history[:, window], weights) + bias[None, None, :, None]
 
         heights = jnp.repeat(jnp.arange(1, length + 1), self.horizontal)
         kernel = self.param("horizontal", _heights_init(heights), (length, width, len(heights)))
-        kernel = kernel * (jnp.arange(length)[:, None] < heights)[:, None, :]  # a filter of height h ends after h slots
+        kernel = kernel * (
+            jnp.arange(length)[:, None, None] < heights[None, None]
+        )  # a filter of height h ends after h slots
         bias = self.param("horizontal_bias", nn.initializers.zeros, (len(heights),))
         padded = jnp.pad(history, ((0, 0), (0, length - 1), (0, 0)))  # so that every place starts a filter
         slid = jax.lax.conv_general_dilated(padded, kernel, (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
-        slid = nn.relu(slid + bias)[:, window]  # B, L (events), L (first slot of the filter), filters
-        fits = jnp.arange(length)[:, None] + heights <= length
-        horizontal = jnp.where(fits, slid, 0).max(axis=2)  # ReLU makes 0 the least value
+        slid = nn.relu(slid + bias[None, None])[:, window]  # B, L (events), L (first slot of the filter), filters
+        fits = jnp.arange(length)[:, None] + heights[None] <= length
+        horizontal = jnp.where(fits[None, None], slid, 0).max(axis=2)  # ReLU makes 0 the least value
 
         y = jnp.concatenate([vertical.reshape(*vertical.shape[:2], -1), horizontal], axis=-1)
         y = layout.grid.to_tokens(y)
@@ -52,8 +54,8 @@ def _heights_init(heights):
     """Xavier-normal of each filter by its own height: the fan-in is height x D, the fan-out filters of that height."""
 
     def init(key, shape, dtype=jnp.float32):
-        per_height = jnp.sum(heights[:, None] == heights, axis=1)
+        per_height = jnp.sum(heights[:, None] == heights[None], axis=1)
         deviation = jnp.sqrt(2.0 / (heights * shape[1] + heights * per_height))
-        return jax.random.normal(key, shape, dtype) * deviation
+        return jax.random.normal(key, shape, dtype) * deviation[None, None]
 
     return init

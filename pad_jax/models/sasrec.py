@@ -1,4 +1,4 @@
-"""SASRec as PAD uses it: a causal Transformer over the history (Kang and McAuley 2018; `methods` of the README)."""
+"""SASRec as PAD uses it: a causal Transformer over the history (Kang and McAuley 2018)."""
 
 import flax.linen as nn
 import jax
@@ -71,7 +71,7 @@ class SASRec(nn.Module):
         scores = jnp.einsum("blhd,bmhd->bhlm", query, key) / jnp.sqrt(head)
         length = layout.length
         causal = jnp.tril(jnp.ones((length, length), bool))
-        seen = causal & layout.grid.mask[:, None, None, :]
+        seen = causal[None, None] & layout.grid.mask[:, None, None, :]
         weights = jax.nn.softmax(jnp.where(seen, scores, -1e9), axis=-1)
         if train:
             weights = dropout(weights, self.dropout, self.make_rng("dropout"), layout.rows)

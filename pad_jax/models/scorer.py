@@ -27,7 +27,6 @@ from pad_jax.models.sasrec import SASRec
 from pad_jax.models.towers import Concatenate, TextMLP, TextResidual
 
 EXPERTS = ("id", "aligned", "text")
-BACKBONES = ("sasrec", "gru4rec", "caser")
 Params = Mapping[str, Any]
 
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from pad_jax.data.dataset import FREQUENCY_GROUPS
+from pad_jax.config import dotted
+from pad_jax.data.dataset import frequency_group
 from pad_jax.errors import UserError
 from pad_jax.evaluation.metrics import hit_ratio, ndcg
 from pad_jax.evaluation.significance import bootstrap_interval
 from pad_jax.report.results import read_ranks, read_results
 from pad_jax.report.table import GROUPS, LABELS, cells, header
+from pad_jax.workdir import PLACES, read_config
 
 METRICS = {"HR@10": hit_ratio, "nDCG@10": ndcg}
 
@@ -28,11 +30,17 @@ class RunGroup:
     def __init__(self, paths: list[Path]):
         self.paths = paths
         self.results = [self._read(path) for path in paths]
-        names = {tuple(r[n] for n in ("dataset", "method", "backbone", "loss", "recipe")) for r in self.results}
-        if len(names) > 1:
-            raise UserError(f"{', '.join(map(str, paths))} differ by more than their seed; compare them with --against")
-        first = self.results[0]
-        self.name = f"{first['method']} ({first['backbone']}, {first['loss']}, recipe {first['recipe']})"
+        identities = [self._identity(path) for path in paths]
+        for path, identity in zip(paths, identities, strict=True):
+            if identity != identities[0]:
+                raise UserError(f"{path} and {paths[0]} differ by more than their seed; compare them with --against")
+        seeds = [r["seed"] for r in self.results]
+        if len(set(seeds)) < len(seeds):
+            raise UserError(f"{', '.join(map(str, paths))}: a seed stands there twice; name each run once")
+        first, self.dataset = self.results[0], identities[0]["dataset_sha256"]
+        self.phase = list(first["phases"])[-1]
+        self.name = f"{first['method']} ({first['backbone']}, {first['loss']}, recipe {first['recipe']}, {self.phase})"
+        self.label = f"{self.name}, {len(paths)} seed{'s' if len(paths) > 1 else ''}"
 
     @staticmethod
     def _read(path: Path) -> dict[str, Any]:
@@ -41,9 +49,15 @@ class RunGroup:
             raise UserError(f"{path} holds no finished run; train it first")
         return results
 
+    def _identity(self, path: Path) -> dict[str, Any]:
+        """What runs of one group share: everything but the seed and where things are."""
+        identity = read_config(path)
+        config = {n: v for n, v in dotted(identity["config"]).items() if n not in (*PLACES, "seed")}
+        return identity | {"config": config, "phases": list(read_results(path)["phases"])}
+
     def per_user(self, metric: str) -> np.ndarray:
         """The metric of every user's test target, a mean over seeds."""
-        ranks = (read_ranks(p)[f"test/{list(r['phases'])[-1]}"] for p, r in zip(self.paths, self.results, strict=True))
+        ranks = (read_ranks(path)[f"test/{self.phase}"] for path in self.paths)
         return np.mean([METRICS[metric](values, 10) for values in ranks], axis=0)
 
     def row(self) -> list[str]:
@@ -63,14 +77,15 @@ def report(first: list[Path], second: list[Path]) -> str:
     """Markdown for one or two groups of runs."""
     groups = [RunGroup(paths) for paths in (first, second) if paths]
     results = groups[0].results[0]
-    seeds = len(first)
+    if len({group.dataset for group in groups}) > 1:
+        raise UserError(f"{first[0]} and {second[0]} were made from different data; they cannot be compared")
     lines = [
-        f"Test split of {results['dataset']}, HR@10 / nDCG@10 in percent, {seeds} seed{'s' if seeds > 1 else ''}",
+        f"Test split of {results['dataset']}, HR@10 / nDCG@10 in percent",
         "",
         "| | " + " | ".join(header(results, "test")) + " |",
         "| --- |" + " ---: |" * len(GROUPS),
     ]
-    lines += [f"| {group.name} | " + " | ".join(group.row()) + " |" for group in groups]
+    lines += [f"| {group.label} | " + " | ".join(group.row()) + " |" for group in groups]
     for name, metrics in results["baselines"].items():
         values = [" / ".join(cell.split()) for cell in cells(metrics and metrics["test"])]
         lines.append(f"| {LABELS[name]} | " + " | ".join(values) + " |")
@@ -92,10 +107,8 @@ def report(first: list[Path], second: list[Path]) -> str:
 
 def _group_masks(workdir: Path) -> dict[str, np.ndarray]:
     """Which users belong to each group of GROUPS, and to cold and unseen together."""
-    counts = read_ranks(workdir)["test/target_count"]
-    masks = {"all": np.ones(len(counts), bool)}
-    for name, (low, high) in FREQUENCY_GROUPS.items():
-        masks[name] = (counts >= low) & (counts <= (np.inf if high is None else high))
+    counts = read_ranks(workdir)["test/target_count"].astype(int)
+    masks = {"all": np.ones(len(counts), bool)} | frequency_group(counts)
     return masks | {"cold and unseen": masks["cold"] | masks["unseen"]}
 
 

@@ -36,7 +36,8 @@ def encode(titles: list[str], config: TextConfig) -> tuple[Float[np.ndarray, "N 
         tokenizer.pad_token = tokenizer.eos_token
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.to(device)  # `from_pretrained` leaves it in inference mode
-    texts = [config.prompt + title for title in titles]
+    number = {title: n for n, title in enumerate(dict.fromkeys(titles))}  # equal titles have one and the same vector
+    texts = [config.prompt + title for title in number]
     limit = min(config.max_length, getattr(model.config, "max_position_embeddings", config.max_length))
     tokens = tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
     order = np.argsort([len(t) for t in tokens], kind="stable")
@@ -58,12 +59,12 @@ def encode(titles: list[str], config: TextConfig) -> tuple[Float[np.ndarray, "N 
         "pooling": config.pooling,
         "normalize": config.normalize,
         "prompt": config.prompt,
-        "max_length": limit,
+        "max_length": config.max_length,
         "dtype": "float32",
         "transformers": transformers.__version__,
         "torch": torch.__version__,
     }
-    return np.stack(rows).astype(np.float32), manifest
+    return np.stack(rows).astype(np.float32)[[number[title] for title in titles]], manifest
 
 
 def pool(states, mask, kind: str):

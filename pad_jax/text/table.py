@@ -1,7 +1,6 @@
 """The text table: one vector per item title, in a safetensors file that says where it came from."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from pad_jax.config import TextConfig
 from pad_jax.data.dataset import Dataset
 from pad_jax.errors import UserError
+from pad_jax.report.results import write_atomically
 
 FORMAT = "pad_jax text table 1"
 
@@ -28,13 +29,10 @@ def write_table(path: Path, rows: Float[np.ndarray, "N E"], dataset: Dataset, ma
         "item_list_sha256": dataset.item_list_sha256,
         "manifest": json.dumps(dict(manifest), sort_keys=True),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(save({"text": table}, metadata=header))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        write_atomically(path, save({"text": table}, metadata=header))
+    except OSError as error:
+        raise UserError(f"text table {path} cannot be written ({error}); set --config.text.table") from error
 
 
 def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], dict[str, Any]]:
@@ -45,19 +43,35 @@ def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], 
             if header.get("format") != FORMAT or "text" not in file.keys():  # noqa: SIM118 (no mapping)
                 raise UserError(f"{path} is no text table of this project; make one with the job `encode`")
             table = file.get_tensor("text")
+        items, name, sha256 = (header[field] for field in ("items", "dataset", "item_list_sha256"))
+        manifest = dict(json.loads(header["manifest"]))
     except FileNotFoundError as error:
         raise UserError(f"text table {path} does not exist; make it with the job `encode`") from error
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is no safetensors file ({error}); make it with the job `encode`") from error
-    if header["item_list_sha256"] != dataset.item_list_sha256:
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} has no complete header ({error}); make it with the job `encode`") from error
+    if sha256 != dataset.item_list_sha256:
         raise UserError(
-            f"{path} was made for the {header['items']} items of {header['dataset']}, not for these {dataset.items} "
+            f"{path} was made for the {items} items of {name}, not for these {dataset.items} "
             f"of {dataset.name}; remove it and run the job `encode`, or set --config.text.table"
         )
-    if table.ndim != 2 or table.shape[0] != dataset.items + 1 or table[0].any():
+    if table.ndim != 2 or table.shape[0] != dataset.items + 1 or not table.shape[1] or table[0].any():
         raise UserError(f"{path}: tensor `text` must be [{dataset.items + 1}, d] with a zero row 0, not {table.shape}")
     _check_finite(path, table[1:])
-    return table, json.loads(header["manifest"])
+    return table, manifest
+
+
+def check_settings(path: Path, manifest: Mapping[str, Any], config: TextConfig) -> None:
+    """Raises UserError for a table of other settings than `config`, where the manifest says so."""
+    for name in ("encoder", "revision", "pooling", "normalize", "prompt", "max_length"):
+        here = getattr(config, name)
+        there = manifest.get(name, here)
+        if there != here and (name != "revision" or here):
+            raise UserError(
+                f"{path} was made with config.text.{name}={there!r}, not {here!r}: run the job `encode` again, or set "
+                "--config.text.table"
+            )
 
 
 def _check_finite(path: Path, rows: np.ndarray) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from pad_jax.config import Config
 from pad_jax.data.batches import Blocks, Caps, DeviceData, batch_caps, common_caps, make_batch
@@ -16,6 +17,7 @@ from pad_jax.errors import UserError
 from pad_jax.methods.base import Phase
 from pad_jax.models.scorer import Scorer
 from pad_jax.report.console import progress, say
+from pad_jax.report.results import write_atomically
 from pad_jax.training import memory, parallel
 from pad_jax.training.checkpoint import Checkpoints
 from pad_jax.training.parameters import adamw
@@ -110,12 +112,14 @@ def train(
                 if len(sums) > 1:  # read one block late, so that the device never waits for the host
                     bar.advance(sums[-2][0], f"loss {_mean(sums[-2:-1])['loss']:.4f}")
         losses = _mean(sums)
-        if not np.isfinite([losses["loss"], losses["gradient"]]).all():
+        size = parallel.scalar(optax.tree.norm(state.params))
+        if not np.isfinite([losses["loss"], losses["gradient"], size]).all():
             checkpoints.close()
             kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "there is no checkpoint yet"
             raise UserError(
-                f"{phase.name}: loss {losses['loss']} or gradient {losses['gradient']} is not finite in epoch {epoch}; "
-                f"{kept}; lower config.{phase.name}.learning_rate"
+                f"{phase.name}: loss {losses['loss']}, gradient {losses['gradient']} or parameters {size} (norms) are "
+                f"not finite in epoch {epoch}; {kept}; lower config.{phase.name}.learning_rate"
+                + (" in a new --workdir" if epoch > 1 else "")
             )
         result = evaluate(merge(state.params, state.frozen))
         value = result[config.train.select]
@@ -158,9 +162,7 @@ def _mean(sums: list[tuple[int, Any]]) -> dict[str, float]:
 
 
 def _truncate(log: Path, epoch: int) -> None:
-    """Drops evaluations that a killed run wrote behind its last checkpoint."""
+    """Keeps the lines, one an epoch, up to the last checkpoint: a killed run may have written more, and half of one."""
     if jax.process_index() == 0:
-        log.parent.mkdir(parents=True, exist_ok=True)
         lines = log.read_text().splitlines() if log.exists() else []
-        kept = [line for line in lines if json.loads(line)["epoch"] <= epoch]
-        log.write_text("".join(line + "\n" for line in kept))
+        write_atomically(log, "".join(line + "\n" for line in lines[:epoch]).encode())

@@ -86,7 +86,7 @@ def check_batch(batch: int, group: int) -> None:
     if batch % unit:
         raise UserError(
             f"config.train.batch={batch} must be a multiple of devices x config.mmd.group = "
-            f"{jax.device_count()} x {group} = {unit}"
+            f"{jax.device_count()} x {group} = {unit}; set --config.train.batch={-(-batch // unit) * unit}"
         )
 
 
@@ -98,17 +98,11 @@ def _gather():
 def map_rows(function: Callable[..., Any], shared: Any, rows: Any) -> Any:
     """function(shared, rows) with the leading axis of `rows` over all devices; returns the whole result as numpy.
 
-    The leading axis [R] is filled up with copies of row 0 to a multiple of the device count, and cut again.
+    The leading axis must divide by the device count.
     """
     devices = jax.device_count()
-    count = len(jax.tree.leaves(rows)[0])
-    per_device = -(-count // devices)
     here = [i for i, device in enumerate(jax.devices()) if device.process_index == jax.process_index()]
-
-    def spread(x):
-        padded = np.concatenate([x, np.repeat(x[:1], per_device * devices - count, axis=0)])
-        return padded.reshape(devices, per_device, *x.shape[1:])[here]
-
-    result = function(shared, jax.tree.map(spread, rows))
+    spread = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:])[here], rows)
+    result = function(shared, spread)
     gathered = jax.tree.map(lambda x: np.asarray(first_replica(_gather()(x))), result)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], gathered)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), gathered)
