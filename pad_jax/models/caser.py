@@ -33,9 +33,7 @@ class Caser(nn.Module):
 
         heights = jnp.repeat(jnp.arange(1, length + 1), self.horizontal)
         kernel = self.param("horizontal", _heights_init(heights), (length, width, len(heights)))
-        kernel = kernel * (
-            jnp.arange(length)[:, None, None] < heights[None, None]
-        )  # a filter of height h ends after h slots
+        kernel *= jnp.arange(length)[:, None, None] < heights[None, None]  # a filter of height h ends after h slots
         bias = self.param("horizontal_bias", nn.initializers.zeros, (len(heights),))
         padded = jnp.pad(history, ((0, 0), (0, length - 1), (0, 0)))  # so that every place starts a filter
         slid = jax.lax.conv_general_dilated(padded, kernel, (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
