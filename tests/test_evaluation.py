@@ -9,7 +9,7 @@ import pytest
 
 from pad_jax.data.batches import device_data
 from pad_jax.data.dataset import FREQUENCY_GROUPS, frequency_buckets, frequency_group, from_sequences
-from pad_jax.evaluation.baselines import BASELINES, baseline_ranks
+from pad_jax.evaluation.baselines import BASELINES, baseline_ranks, cosine_of
 from pad_jax.evaluation.metrics import hit_ratio, ndcg, summarize
 from pad_jax.evaluation.ranking import rank_by_counting, ranker
 from pad_jax.evaluation.significance import bootstrap_interval
@@ -177,18 +177,13 @@ def test_baselines_are_the_definitions(dataset, text):
     np.testing.assert_array_equal(without["markov"], results["markov"])
 
 
-def test_items_of_the_same_vector_are_ties_of_the_text_scorers(dataset, text):
-    text = text.copy()
-    text[10:20] = text[7]
-    split = dataset.split("test", 8)
-    ranks = {name: values for name, values in baseline_ranks(dataset, split, text) if "text" in name}
-    same = np.isin(split.target, [7, *range(10, 20)])
-    swapped = np.where(split.target == 7, 12, np.where(split.target == 12, 7, split.target)).astype(np.int32)
-    free = same & ~np.isin(split.history, [7, 12]).any(axis=1)
-    assert free.sum() >= 2
-    other = dict(baseline_ranks(dataset, split._replace(target=swapped), text))
-    np.testing.assert_array_equal(other["text_cosine"][free], ranks["text_cosine"][free])
-    assert (ranks["text_cosine"][free] % 1 != 0).any()
+def test_items_of_the_same_vector_are_ties_of_the_text_scorers():
+    """Exact ones, wherever they stand: a matrix product rounds the same row differently in different places."""
+    table = np.random.default_rng(0).normal(size=(7, 384)).astype(np.float32)[np.arange(1003) % 7]
+    scores = cosine_of(table)(np.arange(200))
+    for first in range(7):
+        assert (scores[:, first::7] == scores[:, [first]]).all()
+    np.testing.assert_allclose(scores.diagonal(), 1, atol=1e-6)
 
 
 def test_split_is_leave_one_out():

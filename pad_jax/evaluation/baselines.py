@@ -27,7 +27,7 @@ def baseline_ranks(
     """
     popularity = dataset.counts.astype(np.float64)
     follows = _follows(dataset)
-    cosine = None if text is None else _cosine(text)
+    cosine = None if text is None else cosine_of(text)
 
     def counted(last):
         return np.asarray(follows[last].todense(), dtype=np.float64)
@@ -45,7 +45,7 @@ def baseline_ranks(
         yield name, None if score is None else _ranks(score, split)
 
 
-def _cosine(text: Float[np.ndarray, "I E"]) -> Callable[[Any], Float[np.ndarray, "B I"]]:
+def cosine_of(text: Float[np.ndarray, "I E"]) -> Callable[[Any], Float[np.ndarray, "B I"]]:
     """A function from items to their cosines with all items; items of the same vector are ties, to the last bit."""
     rows, which = np.unique(text.astype(np.float32), axis=0, return_inverse=True)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
