@@ -129,14 +129,18 @@ def _group(grid: Grid, caps: Caps) -> Grid:
 
 
 class Blocks:
-    """The order of users: an endless grain stream of blocks of K batches, a new permutation every epoch.
+    """The order of users: an endless grain stream of blocks of K batches, a new one every epoch.
+
+    Users are sorted by history length, cut into `group` strata of neighbours, and dealt at random: each `group` rows
+    of a batch hold one user of every stratum. All batches so have about the same number of events, and so have all
+    samples of the alignment loss: the lists of a batch, whose sizes are static, hardly need room for the longest.
 
     An epoch is every user once; its last batch may be short and its last block may hold fewer than K batches.
     """
 
-    def __init__(self, users: int, batch: int, steps: int, seed: int):
-        self.users, self.batch = users, batch
-        self.epoch_steps = -(-users // batch)
+    def __init__(self, lengths: Int[np.ndarray, " U"], batch: int, group: int, steps: int, seed: int):
+        self.lengths, self.batch, self.group = lengths, batch, group
+        self.epoch_steps = -(-len(lengths) // batch)
         self.blocks = -(-self.epoch_steps // steps)
         self.steps = -(-self.epoch_steps // self.blocks)
         self._seed = seed
@@ -150,10 +154,15 @@ class Blocks:
     def _epoch_rows(self, epoch: int) -> Int32[np.ndarray, "S B"]:
         """All batches of an epoch; -1 where there is no user."""
         if self._epoch[0] != epoch:
-            order = np.random.default_rng([self._seed, epoch]).permutation(self.users).astype(np.int32)
-            missing = self.blocks * self.steps * self.batch - self.users
-            rows = np.concatenate([order, np.full(missing, -1, np.int32)]).reshape(-1, self.batch)
-            self._epoch = (epoch, rows)
+            random = np.random.default_rng([self._seed, epoch])
+            users, groups = len(self.lengths), -(-len(self.lengths) // self.group)
+            order = random.permutation(users).astype(np.int32)
+            order = order[np.argsort(self.lengths[order], kind="stable")]
+            strata = np.concatenate([np.full(groups * self.group - users, -1, np.int32), order])
+            dealt = random.permuted(strata.reshape(self.group, groups), axis=1).T
+            rows = np.full((self.blocks * self.steps * self.batch // self.group, self.group), -1, np.int32)
+            rows[:groups] = dealt
+            self._epoch = (epoch, rows.reshape(-1, self.batch))
         return self._epoch[1]
 
     def _block(self, index: int, _: int) -> tuple[Int32[np.ndarray, "K B"], int]:
@@ -191,6 +200,6 @@ def common_caps(first: Caps, second: Caps) -> Caps:
 
 
 def _round_up(count: int, typical: float) -> int:
-    """To a multiple of the power of two near a twelfth of what is typical."""
-    unit = max(8, 1 << int(np.log2(max(typical / 12, 1)) + 0.5))
+    """To a multiple of the power of two near 4 % of what is typical."""
+    unit = max(8, 1 << int(np.log2(max(typical / 24, 1)) + 0.5))
     return int(-(-count // unit) * unit)

@@ -1,8 +1,8 @@
 """Tokens without padding: the events of a batch as one list [T], and where each stands in the grid [B, L].
 
 65 % of the slots of a left-padded [B, L] grid are empty on Prime Pantry. Everything that works on one position at a
-time (projections, feed-forward layers, towers, losses) therefore sees the T tokens only; what looks along the
-history (attention, recurrence, convolution) moves to the grid and back. Both moves are the same permutation, so the
+time (projections, feed-forward layers, towers, losses) therefore sees the T tokens only. Attention looks back along
+the list, in chunks; recurrence and convolution move to the grid and back. Both moves are the same permutation, so the
 backward pass of each is a gather as well, never a scatter.
 """
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 
 class Grid(NamedTuple):
@@ -51,9 +51,9 @@ class Layout(NamedTuple):
         return self.grid.cell % self.length
 
     @property
-    def rows(self) -> Int[Array, " B"]:
-        """Row numbers within the whole batch, whichever device holds them."""
-        return self.first_row + jnp.arange(self.grid.token.shape[0])
+    def user(self) -> Int[Array, " T"]:
+        """Row of every token; B in the unused tail."""
+        return self.grid.cell // self.length
 
     @property
     def uid(self) -> Int[Array, " T"]:
@@ -71,6 +71,53 @@ def lay_out(mask: Bool[Array, "B L"], tokens: int, first_row: int | Int[Array, "
     (cell,) = jnp.nonzero(flat, size=tokens, fill_value=flat.size)
     token = jnp.where(flat, jnp.cumsum(flat) - 1, tokens).reshape(mask.shape)
     return Layout(Grid(cell, token), jnp.asarray(first_row, jnp.int32))
+
+
+class Chunks(NamedTuple):
+    """The token list cut into chunks of C >= L tokens: whatever a token may look back to stands at most one chunk before.
+
+    Users' tokens are neighbours, oldest first, at most L of them; so attention in chunks costs T x 2 C whatever the
+    number of users, and nothing is moved.
+    """
+
+    size: int  # C
+    seen: Bool[Array, "Z C M"]  # which of its M = 2 C keys each query sees: the same user's, up to itself
+
+    def of(self, x: Shaped[Array, "T ..."]) -> Shaped[Array, "Z C ..."]:
+        return _chunks(x, self.size, 0)
+
+    def behind(self, x: Float[Array, "T ..."]) -> Float[Array, "Z M ..."]:
+        """Every chunk with the one before it in front."""
+        return _with_previous(self.of(x), 0)
+
+    def tokens(self, x: Float[Array, "Z C ..."], count: int) -> Float[Array, "T ..."]:
+        return x.reshape(-1, *x.shape[2:])[:count]
+
+    @property
+    def distance(self) -> Int[Array, "C M"]:
+        """How many tokens each key stands behind its query; negative for later ones."""
+        return self.size + jnp.arange(self.size)[:, None] - jnp.arange(2 * self.size)[None]
+
+
+def chunks(layout: Layout) -> Chunks:
+    """Chunks of L tokens, rounded up to a multiple of 16."""
+    size = -(-layout.length // 16) * 16
+    rows = layout.grid.token.shape[0]
+    user = _chunks(layout.user, size, rows)
+    same = user[:, :, None] == _with_previous(user, -1)[:, None]
+    found = Chunks(size, same)
+    return found._replace(seen=same & (found.distance >= 0)[None])
+
+
+def _chunks(x, size: int, fill):
+    count = -(-x.shape[0] // size)
+    x = jnp.pad(x, ((0, count * size - x.shape[0]), *((0, 0),) * (x.ndim - 1)), constant_values=fill)
+    return x.reshape(count, size, *x.shape[1:])
+
+
+def _with_previous(x, fill):
+    previous = jnp.pad(x[:-1], ((1, 0), *((0, 0),) * (x.ndim - 1)), constant_values=fill)
+    return jnp.concatenate([previous, x], axis=1)
 
 
 @jax.custom_vjp

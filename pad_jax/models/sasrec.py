@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pad_jax.models.dropout import dropout
-from pad_jax.models.layout import Layout
+from pad_jax.models.dropout import dropout, keep
+from pad_jax.models.layout import Layout, chunks
 
 xavier_normal = nn.initializers.xavier_normal()
 
@@ -64,15 +64,14 @@ class SASRec(nn.Module):
         width = query.shape[-1]
         head = width // self.heads
 
-        def grid(y):
-            return layout.grid.to_grid(y.reshape(-1, self.heads, head))
-
-        query, key, value = grid(query), grid(key), grid(value)
-        scores = jnp.einsum("blhd,bmhd->bhlm", query, key) / jnp.sqrt(head)
-        length = layout.length
-        causal = jnp.tril(jnp.ones((length, length), bool))
-        seen = causal[None, None] & layout.grid.mask[:, None, None, :]
-        weights = jax.nn.softmax(jnp.where(seen, scores, -1e9), axis=-1)
+        query, key, value = (y.reshape(-1, self.heads, head) for y in (query, key, value))
+        parts = chunks(layout)
+        scores = jnp.einsum("zqhd,zkhd->zhqk", parts.of(query), parts.behind(key)) / jnp.sqrt(head)
+        weights = jax.nn.softmax(jnp.where(parts.seen[:, None], scores, -1e9), axis=-1)
         if train:
-            weights = dropout(weights, self.dropout, self.make_rng("dropout"), layout.rows)
-        return layout.grid.to_tokens(jnp.einsum("bhlm,bmhd->blhd", weights, value)).reshape(-1, width)
+            row = parts.of(layout.uid)[:, None, :, None]
+            column = self.heads * parts.distance[None] + jnp.arange(self.heads)[:, None, None]
+            kept = keep(self.dropout, self.make_rng("dropout"), row, column[None])
+            weights = jnp.where(kept, weights / (1 - self.dropout), 0)
+        mixed = jnp.einsum("zhqk,zkhd->zqhd", weights, parts.behind(value))
+        return parts.tokens(mixed, len(query)).reshape(-1, width)

@@ -72,7 +72,7 @@ def train(
     Raises UserError when a loss or gradient is not finite; the last good checkpoint stays.
     """
     lengths = (np.asarray(parallel.first_replica(data.windows)) > 0).sum(axis=1)
-    blocks = Blocks(len(lengths), config.train.batch, config.train.steps_per_dispatch, config.seed)
+    blocks = Blocks(lengths, config.train.batch, config.mmd.group, config.train.steps_per_dispatch, config.seed)
     optimizer = adamw(config, phase)
     state = parallel.replicate(TrainState(params, frozen, optimizer.init(params), jnp.zeros((), jnp.int32)))
     key = parallel.replicate_key(jax.random.fold_in(jax.random.key(config.seed), 1))

@@ -1,0 +1,169 @@
+"""What is timed: a phase of PAD over a dataset, set up as `pad_jax.training.loop` does, and the same for the peer."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax.traverse_util import flatten_dict
+
+from benchmarks.peer import Peer, draw_negatives
+from pad_jax.config import Config, config_dict, resolve
+from pad_jax.data import READERS
+from pad_jax.data.batches import Blocks, batch_caps, device_data, make_batch
+from pad_jax.data.dataset import Dataset
+from pad_jax.methods import METHODS
+from pad_jax.models.scorer import Scorer
+from pad_jax.training import parallel
+from pad_jax.training.loop import block_of_steps
+from pad_jax.training.parameters import adamw
+from pad_jax.training.step import TrainState
+
+LOSSES = {"pretrain": "rec", "align": "rec + mmd", "finetune": "rec"}
+
+
+def configuration(dataset: str = "pantry", **fields: Any) -> Config:
+    """Recipe `paper` at batch 128, with `fields` (dots as __) on top."""
+    given = {"train.batch": 128, "text.transform": "none"} | {k.replace("__", "."): v for k, v in fields.items()}
+    config = config_dict(dataset, "all")
+    for name, value in given.items():
+        *parents, last = name.split(".")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    return resolve(config, given)
+
+
+def pantry(config: Config) -> Dataset:
+    """Prime Pantry; raises UserError where it cannot be found."""
+    return READERS["pantry"](config)
+
+
+def random_text(items: int, width: int, dtype: Any = np.float32) -> np.ndarray:
+    """A text table [N + 1, E] of random rows of length 1, row 0 zeros: what a step costs does not depend on values."""
+    table = np.random.default_rng(0).standard_normal((items + 1, width), np.float32)
+    table /= np.linalg.norm(table, axis=1, keepdims=True)
+    table[0] = 0
+    return table.astype(dtype)
+
+
+class Ours:
+    """A phase with fresh parameters; `steps()` takes one block of `train.steps_per_dispatch` steps."""
+
+    def __init__(self, config: Config, dataset: Dataset, phase: str, text: np.ndarray | None):
+        self.config = config
+        self.phase = next(p for p in METHODS["pad"](config).phases if p.name == phase)
+        m = config.model
+        self.scorer = Scorer(m, config.gate, config.backbone, self.phase.experts, config.data.buckets, config.data.length)
+        reads_text = text is not None and self.phase.experts != ("id",)
+        host = device_data(dataset, config.data.length, config.data.buckets, text if reads_text else None)
+        self.lengths = (np.asarray(host.windows) > 0).sum(axis=1)
+        self.host = host
+        self.data = parallel.replicate(host)
+        self.params = self.scorer.init(jax.random.key(0), dataset.items, host.text.shape[1])
+        optimizer = adamw(config, self.phase)
+        step = jnp.zeros((), jnp.int32)
+        self.state = parallel.replicate(TrainState(self.params, {}, optimizer.init(self.params), step))
+        self.blocks = Blocks(self.lengths, config.train.batch, config.mmd.group, config.train.steps_per_dispatch, 0)
+        self.iterator = self.blocks.iterator()
+        self.caps = self.caps_of(self.blocks.rows(2000))
+        self.run = parallel.over_devices(block_of_steps(self.phase, self.scorer, config, optimizer))
+        self.key = parallel.replicate_key(jax.random.key(1))
+
+    def caps_of(self, rows: np.ndarray, devices: int | None = None):
+        return batch_caps(self.lengths, rows, devices or jax.device_count(), self.config.mmd.group)
+
+    def arguments(self) -> tuple:
+        """The arguments of one dispatch, for blocks that are full."""
+        count = 0
+        while count < self.blocks.steps:
+            rows, count = next(self.iterator)
+        return self.state, self.data, jnp.int32(count), self.key, parallel.local_rows(rows), self.caps
+
+    def steps(self) -> None:
+        self.state, metrics = self.run(*self.arguments())
+        jax.block_until_ready((self.state, metrics))
+
+    def loss_and_gradients(self, rows: np.ndarray) -> tuple[float, dict[str, np.ndarray], np.ndarray]:
+        """Loss of the batch of users `rows` without dropout, its gradients by name, and the negatives [B, L] drawn."""
+        caps = self.caps_of(rows[None], devices=1)
+        data = jax.tree.map(jnp.asarray, self.host)
+        batch = make_batch(data, jnp.asarray(rows), jnp.int32(0), jax.random.key(2), caps)
+
+        def loss(params, data):
+            parts = self.phase.step.args[0](self.scorer, self.config, params, batch, data, None)
+            return sum(weight * mean.value for weight, mean in parts.values())
+
+        value, gradients = jax.jit(jax.value_and_grad(loss))(self.params, data)
+        named = {name: np.asarray(g) for name, g in flatten_dict(gradients, sep="/").items()}
+        return float(value), named, np.asarray(batch.layout.grid.to_grid(batch.negatives))
+
+
+class Theirs:
+    """The same phase in PyTorch, with the parameters that `ours` has just been given."""
+
+    def __init__(self, ours: Ours):
+        self.config, self.length = ours.config, ours.config.data.length
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.align = ours.phase.name == "align"
+        params = {name: self.tensor(np.array(x)) for name, x in flatten_dict(ours.params, sep="/").items()}
+        text = self.tensor(ours.host.text) if ours.host.text.shape[1] else None
+        self.peer = Peer(ours.config, ours.phase.experts, params, text, self.tensor(ours.host.bucket))
+        self.windows, self.gaps = self.tensor(ours.host.windows).long(), self.tensor(ours.host.gaps)
+        for x in params.values():
+            x.requires_grad_(True)
+        limits = ours.phase.limits(ours.config)
+        decay = ours.config.train.weight_decay
+        self.optimizer = torch.optim.AdamW(params.values(), limits.learning_rate, weight_decay=decay, fused=True)
+        self.order = torch.zeros(0, dtype=torch.long)
+
+    def tensor(self, x: Any) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(x)).to(self.device)
+
+    def step(self) -> None:
+        batch = self.config.train.batch
+        if len(self.order) < batch:
+            self.order = torch.randperm(len(self.windows), device=self.device)
+        rows, self.order = self.order[:batch], self.order[batch:]
+        negatives = draw_negatives(self.gaps[rows], len(self.peer.bucket) - 1, self.length)
+        self.optimizer.zero_grad()
+        self.peer.loss(self.windows[rows], negatives, self.align).backward()
+        self.optimizer.step()
+
+    def steps(self, count: int) -> None:
+        for _ in range(count):
+            self.step()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def loss_and_gradients(self, rows: np.ndarray, negatives: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
+        """As `Ours.loss_and_gradients`, for the same negatives."""
+        self.peer.train = False
+        loss = self.peer.loss(self.windows[self.tensor(rows).long()], self.tensor(negatives).long(), self.align)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.peer.train = True
+        gradients = {name: x.grad for name, x in self.peer.p.items()}
+        self.optimizer.zero_grad()
+        return float(loss.detach()), {n: g.cpu().numpy() for n, g in gradients.items() if g is not None}
+
+
+def parity(ours: Ours, theirs: Theirs, users: int = 32) -> dict[str, float]:
+    """Differences of loss (relative) and gradients (norm of the difference over the norm, all leaves together).
+
+    Raises AssertionError above 1e-5 and 1e-4: then the two do not compute the same thing and no time means anything.
+    """
+    rows = np.random.default_rng(0).permutation(len(ours.lengths))[:users].astype(np.int32)
+    loss, gradients, negatives = ours.loss_and_gradients(rows)
+    other, others = theirs.loss_and_gradients(rows, negatives)
+    flat = np.concatenate([g.ravel() for _, g in sorted(gradients.items())])
+    flat_other = np.concatenate([others.get(n, np.zeros(g.shape)).ravel() for n, g in sorted(gradients.items())])
+    found = {
+        "loss_difference": abs(loss - other) / abs(other),
+        "gradient_difference": float(np.linalg.norm(flat - flat_other) / np.linalg.norm(flat_other)),
+    }
+    if found["loss_difference"] > 1e-5 or found["gradient_difference"] > 1e-4:
+        raise AssertionError(f"{ours.phase.name}: ours and the peer differ: {found}")
+    return found
