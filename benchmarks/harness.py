@@ -66,10 +66,14 @@ def machine() -> dict[str, Any]:
 def in_turn(
     contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each contender in every round; they run one after the other, in the given order."""
+    """Seconds of each contender in every round; they run one after the other, in the given order.
+
+    A rest before each turn lets the worker threads of the one before fall asleep, which spin for a while.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(-warm_up, rounds):
         for name, run in contenders.items():
+            time.sleep(0.1)
             started = time.perf_counter()
             run()
             if turn >= 0:

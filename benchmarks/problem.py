@@ -68,12 +68,9 @@ class Ours:
         self.state = parallel.replicate(TrainState(self.params, {}, optimizer.init(self.params), step))
         self.blocks = Blocks(self.lengths, config.train.batch, config.mmd.group, config.train.steps_per_dispatch, 0)
         self.iterator = self.blocks.iterator()
-        self.caps = self.caps_of(self.blocks.rows(2000))
+        self.caps = batch_caps(host.windows, jax.device_count(), config.mmd.group)(self.blocks.rows(500))
         self.run = parallel.over_devices(block_of_steps(self.phase, self.scorer, config, optimizer))
         self.key = parallel.replicate_key(jax.random.key(1))
-
-    def caps_of(self, rows: np.ndarray, devices: int | None = None):
-        return batch_caps(self.lengths, rows, devices or jax.device_count(), self.config.mmd.group)
 
     def arguments(self) -> tuple:
         """The arguments of one dispatch, for blocks that are full."""
@@ -88,7 +85,7 @@ class Ours:
 
     def loss_and_gradients(self, rows: np.ndarray) -> tuple[float, dict[str, np.ndarray], np.ndarray]:
         """Loss of the batch of users `rows` without dropout, its gradients by name, and the negatives [B, L] drawn."""
-        caps = self.caps_of(rows[None], devices=1)
+        caps = batch_caps(self.host.windows, 1, self.config.mmd.group)(rows[None])
         data = jax.tree.map(jnp.asarray, self.host)
         batch = make_batch(data, jnp.asarray(rows), jnp.int32(0), jax.random.key(2), caps)
 

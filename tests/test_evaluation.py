@@ -69,7 +69,7 @@ def test_full_ranking_is_the_brute_force(pad_scorer, text):
     dataset = tiny_dataset(users=501)
     data = parallel.replicate(device_data(dataset, 8, 10, text))
     everything = jnp.arange(dataset.items + 1)
-    items = scorer.item_vectors(params, everything, data, everything)
+    items = scorer.item_vectors(params, everything, data)
     gated = np.asarray(scorer.gated(params, items, data.bucket))
 
     @jax.jit

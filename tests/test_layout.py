@@ -42,11 +42,10 @@ def test_moves_have_the_gradient_of_a_plain_gather():
 @pytest.fixture
 def batch_of(dataset, text):
     data = device_data(dataset, 8, 10, text)
-    lengths = (data.windows > 0).sum(axis=1)
 
     def make(rows, group=4, key=0):
         rows = np.asarray(rows, np.int32)
-        caps = batch_caps(lengths, rows[None], 1, group)
+        caps = batch_caps(data.windows, 1, group)(rows[None])
         data_on_device = jax.tree.map(jnp.asarray, data)
         return data, make_batch(data_on_device, jnp.asarray(rows), jnp.int32(0), jax.random.key(key), caps)
 
@@ -111,7 +110,8 @@ def test_negatives_are_uniform_outside_the_training_prefix():
 
 
 def test_blocks_show_every_user_once_an_epoch():
-    blocks = Blocks(users=37, batch=8, steps=2, seed=3)
+    lengths = np.random.default_rng(4).integers(1, 9, size=37)
+    blocks = Blocks(lengths, batch=8, group=4, steps=2, seed=3)
     iterator = blocks.iterator()
     epochs = [[next(iterator) for _ in range(blocks.blocks)] for _ in range(2)]
     orders = []
@@ -131,8 +131,10 @@ def test_blocks_show_every_user_once_an_epoch():
 
 def test_caps_hold_on_every_device():
     lengths = np.array([3, 9, 4, 2, 5, 6, 7, 8])
+    windows = np.where(np.arange(9) >= 9 - lengths[:, None], np.arange(1, 73).reshape(8, 9), 0).astype(np.int32)
     rows = np.array([[0, 1, 2, 3, 4, 5, 6, -1]], np.int32)
-    caps = batch_caps(lengths, rows, devices=2, group=2)
+    caps = batch_caps(windows, devices=2, group=2)(rows)
     assert isinstance(caps, Caps)
     assert caps.tokens >= max(2 + 8 + 3 + 1, 4 + 5 + 6) + 1
     assert caps.group_tokens >= 12
+    assert caps.items >= 3 + 9 + 4 + 2 + 1

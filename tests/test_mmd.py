@@ -137,3 +137,25 @@ def test_cosine_of_the_paper_drives_samples_apart():
     for kernel, sign in (("cosine", 1), ("cosine_paper", -1)):
         step = source - 0.1 * jax.grad(lambda s, k=kernel: mk_mmd(s, target, None, k, estimator="biased"))(source)
         assert sign * (between(step) - between(source)) > 0
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-5)])
+def test_blocks_are_the_dense_form(kernel, estimator, dtype, tolerance):
+    """Value and gradients, for blocks that do not divide the rows, with rows masked, and mapped over groups."""
+    random = np.random.default_rng(4)
+    with jax.enable_x64(dtype == np.float64):
+        source, target = (jnp.asarray(random.normal(size=(2, 23, 6)) + shift, dtype) for shift in (0, 0.7))
+        mask = jnp.asarray(np.arange(23) < np.array([[23], [17]]))
+
+        def loss(s, t, block):
+            each = jax.vmap(lambda a, b, m: mk_mmd(a, b, m, kernel, estimator=estimator, block=block))
+            return each(s, t, mask).sum()
+
+        dense, dense_gradients = jax.value_and_grad(loss, argnums=(0, 1))(source, target, 1000)
+        value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(source, target, 5 * 23)
+        np.testing.assert_allclose(value, dense, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(loss(source, target, 5 * 23), dense, rtol=tolerance, atol=tolerance)
+        for one, other in zip(gradients, dense_gradients, strict=True):
+            np.testing.assert_allclose(one, other, rtol=10 * tolerance, atol=tolerance)

@@ -224,7 +224,7 @@ def test_a_workdir_in_use_is_refused(world, make_config, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(world, make_config, tmp_path, monkeypatch):
-    real, bad = loop._mean, iter([{}, {"gradient": float("nan")}])  # an epoch of the tiny dataset is one block
+    real, bad = loop._mean, iter([{}, {"loss": float("nan")}])  # an epoch of the tiny dataset is one block
     monkeypatch.setattr(loop, "_mean", lambda sums: real(sums) | next(bad))
     config = make_config("paper", method="sasrec", **world | {"pretrain.epochs": 9})
     with pytest.raises(UserError, match=r"not finite in epoch 2; the checkpoint of epoch 1 is kept; lower") as error:

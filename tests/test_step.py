@@ -42,7 +42,6 @@ class Setup:
         self.items = dataset.items
         self.host = device_data(dataset, config.data.length, config.data.buckets, table)
         self.data = jax.tree.map(jnp.asarray, self.host)
-        self.lengths = (self.host.windows > 0).sum(axis=1)
 
     def scorer(self, phase):
         c = self.config
@@ -62,9 +61,12 @@ class Setup:
             previous = merge(state.params, state.frozen)
         return previous
 
+    def caps(self, rows, devices):
+        windows = np.asarray(self.data.windows)
+        return batch_caps(windows, devices, self.config.mmd.group, self.config.mmd.include_padding)(rows)
+
     def batch(self, rows=ROWS):
-        whole = self.config.data.length + 1 if self.config.mmd.include_padding else 0
-        caps = batch_caps(self.lengths, rows[None], 1, self.config.mmd.group, whole)
+        caps = self.caps(rows[None], 1)
         return make_batch(self.data, jnp.asarray(rows), jnp.int32(0), jax.random.key(5), caps), caps
 
 
@@ -134,8 +136,7 @@ def test_a_frozen_path_that_matches_nothing_is_an_error(setup):
 def run_on(devices, s, phase, state, optimizer, steps=2, rows=None):
     """`steps` steps of the mapped block on the first `devices` devices."""
     rows = np.stack([ROWS, (ROWS + 21) % 37]).astype(np.int32) if rows is None else rows
-    whole = s.config.data.length + 1 if s.config.mmd.include_padding else 0
-    caps = batch_caps(s.lengths, rows, devices, s.config.mmd.group, whole)
+    caps = s.caps(rows, devices)
     block = block_of_steps(phase, s.scorer(phase), s.config, optimizer)
     mapped = parallel.over_devices(block, jax.devices()[:devices])
     state = jax.tree.map(lambda x: jnp.array(x, copy=True), state)  # the mapped block donates its state
@@ -190,7 +191,7 @@ def test_ranking_scores_are_training_logits(setup, dataset, name, recipe):
     loss = loss_of(s, phase, params, batch)
 
     everything = jnp.arange(s.items + 1)
-    vectors = scorer.item_vectors(params, everything, s.data, everything)
+    vectors = scorer.item_vectors(params, everything, s.data)
     gated = scorer.gated(params, vectors, s.data.bucket)
     inputs = {e: batch.inputs_of(v.vector[batch.items]) for e, v in vectors.items()}
     scores = scorer.users(params, inputs, batch.layout) @ gated.T

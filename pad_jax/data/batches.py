@@ -1,5 +1,6 @@
 """Batches: blocks of row numbers from the host, everything else gathered on the device."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import grain
@@ -29,7 +30,8 @@ class Batch(NamedTuple):
     """
 
     items: Int[Array, " V"]  # window events, 0 in the unused tail
-    uid: Int[Array, " V"]  # names each event within the whole batch
+    distinct: Int[Array, " X"]  # the items of the window, each once, and 0
+    item: Int[Array, " V"]  # where each window event's item stands among them
     layout: Layout
     event: Int[Array, " T"]  # input -> window event
     input: Int[Array, " V"]  # window event -> input (T for the last of a row and the tail)
@@ -59,6 +61,7 @@ class Caps(NamedTuple):
     """Static sizes of a batch's lists on one device."""
 
     tokens: int  # T
+    items: int  # X
     group: int  # users per MMD group
     group_tokens: int  # most window events of a group
 
@@ -104,9 +107,12 @@ def make_batch(
     negatives = draw_negatives(
         key, layout.uid, jnp.take(data.gaps, jnp.take(rows, row, mode="clip"), axis=0), data.bucket.shape[0] - 1
     )
+    items = jnp.take(windows.reshape(-1), events.grid.cell, mode="fill", fill_value=0)
+    distinct, item = jnp.unique(items, size=caps.items, fill_value=0, return_inverse=True)
     return Batch(
-        items=jnp.take(windows.reshape(-1), events.grid.cell, mode="fill", fill_value=0),
-        uid=jnp.where(events.grid.valid, events.uid, -1),  # the padding row is the same on every device
+        items=items,
+        distinct=distinct,
+        item=item,
         layout=layout,
         event=event,
         input=input_,
@@ -132,10 +138,12 @@ class Blocks:
     """The order of users: an endless grain stream of blocks of K batches, a new one every epoch.
 
     Users are sorted by history length, cut into `group` strata of neighbours, and dealt at random: each `group` rows
-    of a batch hold one user of every stratum. All batches so have about the same number of events, and so have all
-    samples of the alignment loss: the lists of a batch, whose sizes are static, hardly need room for the longest.
+    of a batch hold one user of every stratum. Groups are dealt to batches by their events in the same way. All samples
+    of the alignment loss so have about the same number of events, and all batches nearly exactly: the lists of a
+    batch, whose sizes are static, need no room for an unusual one.
 
-    An epoch is every user once; its last batch may be short and its last block may hold fewer than K batches.
+    An epoch is every user once. Rows without a user make up the number: some in its batches, and the batches that its
+    last block lacks.
     """
 
     def __init__(self, lengths: Int[np.ndarray, " U"], batch: int, group: int, steps: int, seed: int):
@@ -155,14 +163,12 @@ class Blocks:
         """All batches of an epoch; -1 where there is no user."""
         if self._epoch[0] != epoch:
             random = np.random.default_rng([self._seed, epoch])
-            users, groups = len(self.lengths), -(-len(self.lengths) // self.group)
-            order = random.permutation(users).astype(np.int32)
-            order = order[np.argsort(self.lengths[order], kind="stable")]
-            strata = np.concatenate([np.full(groups * self.group - users, -1, np.int32), order])
-            dealt = random.permuted(strata.reshape(self.group, groups), axis=1).T
-            rows = np.full((self.blocks * self.steps * self.batch // self.group, self.group), -1, np.int32)
-            rows[:groups] = dealt
-            self._epoch = (epoch, rows.reshape(-1, self.batch))
+            groups = _deal(self.lengths, self.group, random)
+            events = np.where(groups >= 0, self.lengths[groups], 0).sum(axis=1)
+            batches = _deal(events, self.batch // self.group, random)
+            rows = np.full((self.blocks * self.steps, self.batch), -1, np.int32)
+            rows[: len(batches)] = np.where(batches[..., None] >= 0, groups[batches], -1).reshape(len(batches), -1)
+            self._epoch = (epoch, rows)
         return self._epoch[1]
 
     def _block(self, index: int, _: int) -> tuple[Int32[np.ndarray, "K B"], int]:
@@ -175,23 +181,42 @@ class Blocks:
         return iter(self._stream.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=1)))
 
 
-def batch_caps(
-    lengths: Int[np.ndarray, " U"], rows: Int32[np.ndarray, "K B"], devices: int, group: int, whole_groups: int = 0
-) -> Caps:
-    """Sizes that hold every batch of `rows` on every device, rounded up so that few shapes are compiled.
+def _deal(size: Int[np.ndarray, " n"], count: int, random: np.random.Generator) -> Int[np.ndarray, "hands count"]:
+    """Deals 0..n-1 at random into hands of `count`, one of every stratum by `size`; -1, the least, makes up the number."""
+    hands = -(-len(size) // count)
+    order = random.permutation(len(size)).astype(np.int32)
+    order = order[np.argsort(size[order], kind="stable")]
+    strata = np.concatenate([np.full(hands * count - len(size), -1, np.int32), order]).reshape(count, hands)
+    return random.permuted(strata, axis=1).T
 
-    `lengths` are the numbers of window events of each user. `whole_groups` (L + 1, or 0) gives every group room for
-    all its slots, empty ones included.
+
+def batch_caps(
+    windows: Int32[np.ndarray, "U W"], devices: int, group: int, whole_groups: bool = False
+) -> Callable[[Int32[np.ndarray, "K B"]], Caps]:
+    """A function from rows to sizes that hold each of these batches on every device.
+
+    They are rounded up so that few shapes are compiled. `whole_groups` gives every group room for all its slots, empty
+    ones included.
     """
-    per_row = np.where(rows >= 0, lengths[rows], 0)
-    inputs = np.maximum(per_row - 1, 0).reshape(len(rows), devices, -1)
-    grouped = per_row.reshape(len(rows), -1, group)
-    mean = float(lengths.mean())
-    return Caps(
-        tokens=_round_up(1 + int(inputs.sum(axis=2).max()), mean * inputs.shape[2]),
-        group=group,
-        group_tokens=group * whole_groups or _round_up(int(grouped.sum(axis=2).max()), mean * group),
-    )
+    typical = float((windows > 0).mean())
+
+    def caps(rows: Int32[np.ndarray, "K B"]) -> Caps:
+        held = np.where(rows[:, :, None] >= 0, windows[rows], 0)
+        steps, batch, width = held.shape
+        per_row = (held > 0).sum(axis=2)
+        inputs = np.maximum(per_row - 1, 0).reshape(steps, devices, -1).sum(axis=2)
+        grouped = per_row.reshape(steps, -1, group).sum(axis=2)
+        ordered = np.sort(held.reshape(steps, devices, -1), axis=2)
+        distinct = 2 + (ordered[..., 1:] != ordered[..., :-1]).sum(axis=2)  # the first, and 0 where no slot is empty
+        slots = batch // devices * width
+        return Caps(
+            tokens=_round_up(1 + int(inputs.max()), typical * slots),
+            items=_round_up(int(distinct.max()), typical * slots),
+            group=group,
+            group_tokens=group * width if whole_groups else _round_up(int(grouped.max()), typical * group * width),
+        )
+
+    return caps
 
 
 def common_caps(first: Caps, second: Caps) -> Caps:

@@ -44,7 +44,7 @@ def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], 
     @jax.jit
     def catalogue(params: Params, data: DeviceData):
         everything = jnp.arange(data.bucket.shape[0])
-        items = scorer.item_vectors(params, everything, data, everything)
+        items = scorer.item_vectors(params, everything, data)
         return vectors_of(items), scorer.gated(params, items, jnp.asarray(data.bucket))
 
     @functools.partial(jax.pmap, axis_name=parallel.AXIS, in_axes=(None, 0, None), static_broadcasted_argnums=2)

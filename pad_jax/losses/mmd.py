@@ -13,13 +13,15 @@ ESTIMATORS = ("tllib", "unbiased", "biased")
 class Kernel(NamedTuple):
     """A kernel between the rows of two matrices.
 
-    `pairwise(x, y)` is [n, m]. Without `shape` that is the kernel. With it, `pairwise` is a distance and the kernel is
+    `pairwise(x, y)` is [n, m] and symmetric. Without `shape` that is the kernel. With it, `pairwise` is a distance and the kernel is
     `shape(distance / mean distance, scales)`, the mean taken over all pairs of valid rows of both samples, diagonal
-    included, as a constant: the bandwidth follows the data.
+    included, as a constant: the bandwidth follows the data. `mean(rows, valid)` is that mean where it has a closed
+    form; without it, the pairs are gone through once more.
     """
 
     pairwise: Callable[[Array, Array], Array]
     shape: Callable[[Array, Sequence[int]], Array] | None = None
+    mean: Callable[[Array, Array], Array] | None = None
 
 
 def mk_mmd(
@@ -29,6 +31,7 @@ def mk_mmd(
     kernel: str = "gaussian",
     scales: Sequence[int] = (-3, -2, -1, 0, 1),
     estimator: str = "tllib",
+    block: int = 1 << 21,
 ) -> Float[Array, ""]:
     """Squared MK-MMD between the valid rows of two samples of the same size.
 
@@ -51,35 +54,70 @@ def mk_mmd(
     mean, as here. Eq. (3) weighs the kernels by beta_u; the weights are 1, as in the official code.
 
     `mask` leaves rows out of everything, bandwidth included. Fewer than two valid rows give 0. Products are taken in
-    full precision on every device: TF32 halves a small MMD. Raises KeyError or ValueError for an unknown kernel or
-    estimator.
+    full precision on every device: TF32 halves a small MMD. More than `block` pairs are gone through a block of rows
+    at a time, so that memory grows with n and not with its square; the value is the same but for rounding. Raises
+    KeyError or ValueError for an unknown kernel or estimator.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}, not {estimator!r}")
-    pairwise, shape = KERNELS[kernel]
+    pairwise, shape, mean_distance = KERNELS[kernel]
     valid = (jnp.ones(source.shape[0], bool) if mask is None else mask).astype(source.dtype)
     enough = valid.sum() >= 2
     n = jnp.where(enough, valid.sum(), 2)
 
-    def total(block):
-        return jnp.einsum("i,ij,j", valid, block, valid, precision="highest")
+    def total(function, x, y=None, diagonal=True):
+        return sum_of_pairs(function, x, y, valid, diagonal, max(block // len(x), 1))
 
-    blocks = [pairwise(a, b) for a, b in ((source, source), (target, target), (source, target))]
+    function = pairwise
     if shape is not None:
-        sums = [total(block) for block in blocks]
-        mean = jax.lax.stop_gradient((sums[0] + sums[1] + 2 * sums[2]) / (2 * n) ** 2)
-        blocks = [shape(block / jnp.where(mean > 0, mean, 1), scales) for block in blocks]
-    within, cross = blocks[0] + blocks[1], blocks[2]
-    if estimator == "biased":
-        value = total(within) / n**2
-    else:
-        value = (total(within) - jnp.vdot(valid, jnp.diagonal(within))) / (n * (n - 1))
-    value -= 2 * total(cross) / n**2
+        rows = jax.lax.stop_gradient((source, target))
+        if mean_distance is not None:
+            mean = mean_distance(jnp.concatenate(rows), jnp.concatenate([valid, valid]))
+        else:
+            mean = (total(pairwise, rows[0]) + total(pairwise, rows[1]) + 2 * total(pairwise, *rows)) / (2 * n) ** 2
+        bandwidth = jnp.where(mean > 0, mean, 1)
+
+        def function(x, y):
+            return shape(pairwise(x, y) / bandwidth, scales)
+
+    biased = estimator == "biased"
+    within = total(function, source, diagonal=biased) + total(function, target, diagonal=biased)
+    value = within / (n**2 if biased else n * (n - 1)) - 2 * total(function, source, target) / n**2
     if estimator == "tllib":
         value += 2 / (n - 1)
     return jnp.where(enough, value, 0)
 
 
+def sum_of_pairs(function, x, y, valid, diagonal: bool, rows: int) -> Float[Array, ""]:
+    """sum_ij valid_i valid_j function(x_i, y_j), without i = j unless `diagonal`, `rows` of x at a time.
+
+    Without `y`, the pairs are those within x: `function` is symmetric, so the gradient is twice that of the first
+    argument, and the second needs none.
+    """
+    if y is None:
+        total = sum_of_pairs(function, x, jax.lax.stop_gradient(x), valid, diagonal, rows)
+        return 2 * total - jax.lax.stop_gradient(total)
+    if rows >= len(x):
+        return _block_sum(function, diagonal, x, y, valid, valid, 0)
+    count = -(-len(x) // rows)
+    missing = count * rows - len(x)
+    blocks = jnp.pad(x, ((0, missing), (0, 0))).reshape(count, rows, -1)
+    block_valid = jnp.pad(valid, (0, missing)).reshape(count, rows)
+    first = jnp.arange(count) * rows
+
+    @jax.checkpoint
+    def add(total, block):
+        x, x_valid, first = block
+        return total + _block_sum(function, diagonal, x, y, x_valid, valid, first), None
+
+    return jax.lax.scan(add, jnp.zeros((), x.dtype), (blocks, block_valid, first))[0]
+
+
+def _block_sum(function, diagonal, x, y, x_valid, y_valid, first):
+    values = function(x, y)
+    if not diagonal:
+        values = jnp.where(first + jnp.arange(len(x))[:, None] == jnp.arange(len(y))[None], 0, values)
+    return jnp.einsum("i,ij,j", x_valid, values, y_valid, precision="highest")
 def dot(x: Float[Array, "n D"], y: Float[Array, "m D"]) -> Float[Array, "n m"]:
     """x . y in full precision."""
     return jnp.matmul(x, y.T, precision="highest")
@@ -98,6 +136,13 @@ def cosine(x: Float[Array, "n D"], y: Float[Array, "m D"]) -> Float[Array, "n m"
 def squared_distance(x: Float[Array, "n D"], y: Float[Array, "m D"]) -> Float[Array, "n m"]:
     """|x - y|^2 = |x|^2 + |y|^2 - 2 x.y, never below zero."""
     return jnp.maximum(jnp.sum(x * x, axis=-1)[:, None] + jnp.sum(y * y, axis=-1)[None] - 2 * dot(x, y), 0)
+
+
+def mean_squared_distance(x: Float[Array, "n D"], valid: Float[Array, " n"]) -> Float[Array, ""]:
+    """Mean of |x_i - x_j|^2 over all pairs of valid rows: twice their mean squared distance from the centre."""
+    count = jnp.maximum(valid.sum(), 1)
+    centred = x - jnp.einsum("i,id->d", valid, x, precision="highest")[None] / count
+    return 2 * jnp.vdot(valid, jnp.sum(centred * centred, axis=-1)) / count
 
 
 def l1_distance(x: Float[Array, "n D"], y: Float[Array, "m D"]) -> Float[Array, "n m"]:
@@ -120,7 +165,9 @@ def exponentials(ratio: Float[Array, "n m"], scales: Sequence[int]) -> Float[Arr
 
 #: Every kernel by name; another one is an entry more.
 KERNELS = {
-    "gaussian": Kernel(squared_distance, lambda ratio, scales: exponentials(ratio / 2, scales)),
+    "gaussian": Kernel(
+        squared_distance, lambda ratio, scales: exponentials(ratio / 2, scales), mean_squared_distance
+    ),
     "laplacian": Kernel(l1_distance, exponentials),
     "linear": Kernel(dot),
     "cosine": Kernel(cosine),

@@ -58,18 +58,23 @@ class Method:
 
 
 class Forward(NamedTuple):
-    """What the scorer makes of a batch: users of every expert, and vectors of R items that the loss scores.
+    """What the scorer makes of a batch: users of every expert, and vectors of the R items that the loss scores.
 
-    The R items are the whole catalogue for ce; else the window events [V] followed by the drawn items.
+    The R items are distinct where towers make them: the whole catalogue, or the items of the window followed by the
+    drawn ones. What a batch holds more than once is computed once.
     """
 
     users: Float[Array, "T F"]
     items: dict[str, ItemVectors]
     bucket: Int[Array, " R"]
-    events: dict[str, ItemVectors]  # of the window events [V]
-    drawn: dict[str, ItemVectors]  # of the drawn items; none for ce
+    event: Int[Array, " V"]  # where each window event stands among the R items
+    drawn: Int[Array, " S"]  # where each drawn item stands; none for ce
     drawn_ids: Int[Array, " S"]
     catalogue: int  # N
+
+    def events_of(self, x: Float[Array, "R ..."]) -> Float[Array, "V ..."]:
+        """Rows of the window events among rows of the R items."""
+        return x[self.event]
 
 
 def forward(
@@ -80,22 +85,20 @@ def forward(
     bucket = jnp.asarray(data.bucket)
     catalogue = jnp.arange(len(bucket))
     if config.loss == "ce":
-        drawn, ids, uid = catalogue[:0], catalogue, catalogue
+        drawn_ids = catalogue[:0]
+    elif config.loss == "bce":
+        drawn_ids = batch.negatives
     else:
-        if config.loss == "bce":
-            drawn, drawn_uid = batch.negatives, batch.layout.uid
-        else:
-            drawn_uid = jnp.arange(config.train.sampled)
-            drawn = jax.random.randint(sample_key, drawn_uid.shape, 1, len(catalogue))
-        ids = jnp.concatenate([batch.items, drawn])
-        uid = jnp.concatenate([2 * batch.uid, 2 * drawn_uid + 1])  # events and drawn items share no random draws
-    items = scorer.item_vectors(params, ids, data, uid, dropout_key)
-    count = len(batch.items)
-    events = jax.tree.map(lambda x: x[batch.items] if config.loss == "ce" else x[:count], items)
-    inputs = jax.tree.map(batch.inputs_of, vectors_of(events))
+        drawn_ids = jax.random.randint(sample_key, (config.train.sampled,), 1, len(catalogue))
+    if config.loss == "ce" or len(catalogue) <= len(batch.distinct) + len(drawn_ids):
+        ids, event, drawn = catalogue, batch.items, drawn_ids
+    else:
+        ids, event = jnp.concatenate([batch.distinct, drawn_ids]), batch.item
+        drawn = len(batch.distinct) + jnp.arange(len(drawn_ids))
+    items = scorer.item_vectors(params, ids, data, dropout_key)
+    inputs = jax.tree.map(lambda x: batch.inputs_of(x[event]), vectors_of(items))
     users = scorer.users(params, inputs, batch.layout, dropout_key)
-    others = {} if config.loss == "ce" else jax.tree.map(lambda x: x[count:], items)
-    return Forward(users, items, bucket[ids], events, others, drawn, len(catalogue) - 1)
+    return Forward(users, items, bucket[ids], event, drawn, drawn_ids, len(catalogue) - 1)
 
 
 def recommendation_loss(
@@ -104,7 +107,7 @@ def recommendation_loss(
     """L_REC (`config.loss`) of scores <users, vectors>, the vectors being those of the R items of `seen`."""
     if config.loss == "ce":
         return cross_entropy(users, vectors, batch.targets, batch.valid)
-    positive, drawn = batch.targets_of(vectors[: len(batch.items)]), vectors[len(batch.items) :]
+    positive, drawn = batch.targets_of(seen.events_of(vectors)), vectors[seen.drawn]
     if config.loss == "bce":
         return binary_cross_entropy((users * positive).sum(-1), (users * drawn).sum(-1), batch.valid)
     return sampled_softmax(users, positive, drawn, batch.targets, seen.drawn_ids, seen.catalogue, batch.valid)

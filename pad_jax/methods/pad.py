@@ -13,8 +13,8 @@ from pad_jax.config import Config
 from pad_jax.data.batches import Batch, DeviceData
 from pad_jax.losses.mean import Mean, masked_mean
 from pad_jax.losses.mmd import mk_mmd
-from pad_jax.methods.base import Losses, Method, Phase, expert_loss, forward, fused_loss
-from pad_jax.models.scorer import ItemVectors, Params, Scorer
+from pad_jax.methods.base import Forward, Losses, Method, Phase, expert_loss, forward, fused_loss
+from pad_jax.models.scorer import Params, Scorer
 from pad_jax.training.step import train_step
 
 
@@ -30,7 +30,7 @@ def align_loss(
 ) -> Losses:
     """Phase 2: L = L_REC + gamma * L_MK-MMD over the aligned expert (Eq. 4-7)."""
     seen = forward(scorer, config, params, batch, data, key)
-    mmd = alignment(config, batch, seen.events["aligned"], seen.drawn.get("aligned"))
+    mmd = alignment(config, batch, seen)
     return {"rec": (1.0, fused_loss(scorer, config, params, batch, seen)), "mmd": (config.mmd.weight, mmd)}
 
 
@@ -51,7 +51,7 @@ def finetune_loss(
     return {"gate": (1.0, gate)} | {e: (1.0, expert_loss(scorer, config, batch, seen, e)) for e in trained}
 
 
-def alignment(config: Config, batch: Batch, events: ItemVectors, negatives: ItemVectors | None) -> Mean:
+def alignment(config: Config, batch: Batch, seen: Forward) -> Mean:
     """L_MK-MMD (Eq. 5) between projected text rows and ID rows, a mean over groups of `mmd.group` users.
 
     The rows of a group are its window events and, with bce, its negatives, an item as often as it occurs. A group of
@@ -61,18 +61,20 @@ def alignment(config: Config, batch: Batch, events: ItemVectors, negatives: Item
     as the official code does (69 % of its rows on Prime Pantry).
     """
     event_grid, negative_grid = batch.groups
-    assert events.text_part is not None
-    assert events.id_part is not None
-    pairs = [(event_grid, events)] + ([(negative_grid, negatives)] if negatives is not None else [])
+    aligned = seen.items["aligned"]
+    assert aligned.text_part is not None
+    assert aligned.id_part is not None
+    pairs = [(event_grid, seen.event)] + ([(negative_grid, seen.drawn)] if config.loss == "bce" else [])
     text, ids = (
-        jnp.concatenate([grid.to_grid(getattr(rows, part)) for grid, rows in pairs], axis=1)
-        for part in ("text_part", "id_part")
+        jnp.concatenate([grid.to_grid(part[rows]) for grid, rows in pairs], axis=1)
+        for part in (aligned.text_part, aligned.id_part)
     )
     mask = jnp.concatenate([grid.mask for grid, _ in pairs], axis=1)
     filled = mask.sum(axis=1) >= 2
     if config.mmd.include_padding:  # the last window event of a batch is always in the unused tail: item 0
-        text = jnp.where(mask[..., None], text, events.text_part[-1])
-        ids = jnp.where(mask[..., None], ids, events.id_part[-1])
+        padding = seen.event[-1]
+        text = jnp.where(mask[..., None], text, aligned.text_part[padding])
+        ids = jnp.where(mask[..., None], ids, aligned.id_part[padding])
         mask = jnp.ones_like(mask)
     distance = functools.partial(
         mk_mmd, kernel=config.mmd.kernel, scales=config.mmd.scales, estimator=config.mmd.estimator

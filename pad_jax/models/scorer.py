@@ -123,10 +123,9 @@ class Scorer:
         params: Params,
         ids: Int[Array, " R"],
         data: DeviceData,
-        uid: Int[Array, " R"],
         key: PRNGKeyArray | None = None,
     ) -> dict[str, ItemVectors]:
-        """Every expert's vectors of items `ids`. With a key, dropout; its draws belong to the `uid` of each row."""
+        """Every expert's vectors of items `ids`. With a key, dropout; its draws belong to the item."""
         text = data.text[ids].astype(jnp.float32) if data.text.shape[1] else None
         result: dict[str, ItemVectors] = {}
         for expert in self.experts:
@@ -135,7 +134,7 @@ class Scorer:
                 result[expert] = ItemVectors(rows)
             else:
                 tower, rngs = params["towers"][expert], self._rng(key, expert, 0)
-                result[expert] = _apply(self._tower(expert), tower, text, rows, uid, key is not None, rngs=rngs)
+                result[expert] = _apply(self._tower(expert), tower, text, rows, ids, key is not None, rngs=rngs)
         return result
 
     def gates(self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]) -> Float[Array, "R K"]:

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from pad_jax.config import Config
-from pad_jax.data.batches import Blocks, Caps, DeviceData, batch_caps, common_caps, make_batch
+from pad_jax.data.batches import Blocks, DeviceData, batch_caps, common_caps, make_batch
 from pad_jax.errors import UserError
 from pad_jax.methods.base import Phase
 from pad_jax.models.scorer import Scorer
@@ -23,7 +23,7 @@ from pad_jax.training.checkpoint import Checkpoints
 from pad_jax.training.parameters import adamw
 from pad_jax.training.step import TrainState, merge
 
-_SAMPLE = 2000  # batches whose sizes are looked at beforehand
+_SAMPLE = 500  # batches whose sizes are looked at beforehand
 
 #: All parameters -> metrics on the validation split.
 Evaluate = Callable[[dict[str, Any]], dict[str, Any]]
@@ -69,18 +69,14 @@ def train(
     Returns all parameters of the best epoch and
     {"epochs", "best_epoch", "seconds", "stopped": "patience" | "epochs" | "minutes"}.
 
-    Raises UserError when a loss or gradient is not finite; the last good checkpoint stays.
+    Raises UserError when the loss or a parameter is not finite; the last good checkpoint stays.
     """
-    lengths = (np.asarray(parallel.first_replica(data.windows)) > 0).sum(axis=1)
-    blocks = Blocks(lengths, config.train.batch, config.mmd.group, config.train.steps_per_dispatch, config.seed)
+    windows = np.asarray(parallel.first_replica(data.windows))
+    blocks = Blocks((windows > 0).sum(axis=1), config.train.batch, config.mmd.group, config.train.steps_per_dispatch, config.seed)
     optimizer = adamw(config, phase)
     state = parallel.replicate(TrainState(params, frozen, optimizer.init(params), jnp.zeros((), jnp.int32)))
     key = parallel.replicate_key(jax.random.fold_in(jax.random.key(config.seed), 1))
-    whole_groups = config.data.length + 1 if config.mmd.include_padding else 0
-
-    def caps_of(rows: np.ndarray) -> Caps:
-        return batch_caps(lengths, rows, jax.device_count(), config.mmd.group, whole_groups)
-
+    caps_of = batch_caps(windows, jax.device_count(), config.mmd.group, config.mmd.include_padding)
     usual = caps_of(blocks.rows(_SAMPLE))  # one shape for nearly every block: another one is compiled anew
     run = parallel.over_devices(block_of_steps(phase, scorer, config, optimizer))
     iterator = blocks.iterator()
@@ -113,12 +109,12 @@ def train(
                     bar.advance(sums[-2][0], f"loss {_mean(sums[-2:-1])['loss']:.4f}")
         losses = _mean(sums)
         size = parallel.scalar(optax.tree.norm(state.params))
-        if not np.isfinite([losses["loss"], losses["gradient"], size]).all():
+        if not np.isfinite([losses["loss"], size]).all():
             checkpoints.close()
             kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "there is no checkpoint yet"
             raise UserError(
-                f"{phase.name}: loss {losses['loss']}, gradient {losses['gradient']} or parameters {size} (norms) are "
-                f"not finite in epoch {epoch}; {kept}; lower config.{phase.name}.learning_rate"
+                f"{phase.name}: loss {losses['loss']} or the norm of the parameters {size} is not finite in epoch "
+                f"{epoch}; {kept}; lower config.{phase.name}.learning_rate"
                 + (" in a new --workdir" if epoch > 1 else "")
             )
         result = evaluate(merge(state.params, state.frozen))

@@ -42,11 +42,11 @@ def train_step(
     With `axis`, sums and counts are added over the devices of that mapped axis before they are divided, and so are
     the gradients: the step is the same function of the whole batch on any number of devices.
 
-    Returns the new state and scalars: each part, the whole `loss`, and the global norm `gradient`.
+    Returns the new state and scalars: each part and the whole `loss`.
     """
 
     def total(x):
-        return jax.lax.psum(x, axis) if axis else x
+        return jax.lax.psum(x, axis) if axis and jax.lax.axis_size(axis) > 1 else x
 
     def local_loss(params):
         parts = loss_function(scorer, config, merge(params, state.frozen), batch, data, key)
@@ -58,7 +58,6 @@ def train_step(
     gradients, metrics = total(gradients), total(metrics)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics["gradient"] = optax.tree.norm(gradients)
     return TrainState(params, state.frozen, opt_state, state.step + 1), metrics
 
 
