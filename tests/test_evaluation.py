@@ -11,7 +11,7 @@ from pad_jax.data.batches import device_data
 from pad_jax.data.dataset import FREQUENCY_GROUPS, frequency_buckets, frequency_group, from_sequences
 from pad_jax.evaluation.baselines import BASELINES, baseline_ranks, cosine_of
 from pad_jax.evaluation.metrics import hit_ratio, ndcg, summarize
-from pad_jax.evaluation.ranking import rank_by_counting, ranker
+from pad_jax.evaluation.ranking import rank_by_counting, ranker, ranks_of
 from pad_jax.evaluation.significance import bootstrap_interval
 from pad_jax.models.layout import lay_out
 from pad_jax.models.scorer import Scorer
@@ -53,6 +53,16 @@ def test_scores_that_are_no_numbers_are_no_hits():
     scores = jnp.ones((2, 101)).at[0, 7].set(jnp.nan).at[1, 50:].set(jnp.nan)
     history = jnp.array([[3, 0], [60, 61]])
     np.testing.assert_array_equal(rank_by_counting(scores, jnp.array([7, 7]), history), [100, 1 + 49 + 24])
+
+
+@pytest.mark.parametrize("block", [1, 50, 10**6])
+def test_ranks_in_blocks_are_the_same(block):
+    random = np.random.default_rng(1)
+    users, items = (jnp.asarray(random.integers(-2, 3, size=shape), jnp.float32) for shape in ((11, 3), (16, 3)))
+    target = jnp.asarray(random.integers(1, 16, size=11))
+    history = jnp.asarray(np.tile([4, 9, 0], (11, 1)))
+    expected = rank_by_counting(users @ items.T, target, history)
+    np.testing.assert_array_equal(ranks_of(users, items, target, history, block), expected)
 
 
 @pytest.fixture

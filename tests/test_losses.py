@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from pad_jax.losses.mean import Mean, masked_mean
 from pad_jax.losses.recommendation import binary_cross_entropy, cross_entropy, sampled_softmax
@@ -36,6 +37,23 @@ def test_cross_entropy():
     gradient = jax.grad(lambda items: cross_entropy(USERS, items, TARGET, VALID).value)(ITEMS)
     assert np.isfinite(gradient).all()
     assert not np.asarray(gradient[0]).any()  # row 0 is padding
+
+
+@pytest.mark.parametrize("block", [1, 20, 1000])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5)])
+def test_cross_entropy_in_blocks_has_value_and_gradients_of_the_softmax(block, dtype, tolerance):
+    with jax.enable_x64(dtype == np.float64):
+        users, items = jnp.asarray(USERS, dtype), 30 * jnp.asarray(ITEMS, dtype)  # logits of hundreds do not overflow
+
+        def plain(users, items):
+            return -jnp.take_along_axis(jax.nn.log_softmax(users @ items[1:].T), TARGET[:4, None] - 1, axis=1).mean()
+
+        expected = jax.value_and_grad(lambda u, i: 3 * plain(u[:4], i), argnums=(0, 1))(users, items)
+        found = jax.value_and_grad(
+            lambda u, i: 3 * cross_entropy(u, i, TARGET, VALID, block).value, argnums=(0, 1)
+        )(users, items)
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
 
 
 def test_sampled_softmax_of_every_item_is_the_full_softmax():

@@ -34,6 +34,27 @@ def rank_by_counting(
     return jnp.where(masked, candidates + 1, 1 + higher + equal / 2)
 
 
+def ranks_of(
+    users: Float[Array, "B F"],
+    items: Float[Array, "I F"],
+    target: Int[Array, " B"],
+    history: Int[Array, "B H"],
+    block: int = 1 << 25,
+) -> Float[Array, " B"]:
+    """`rank_by_counting` of the scores <user, item>, of which at most `block` stand in memory at a time."""
+    rows = min(max(block // len(items), 1), len(users))
+    missing = -len(users) % rows
+
+    def blocks(x):
+        return jnp.pad(x, ((0, missing), *((0, 0),) * (x.ndim - 1))).reshape(-1, rows, *x.shape[1:])
+
+    def rank(part):
+        user, target, history = part
+        return rank_by_counting(user @ items.T, target, history)
+
+    return jax.lax.map(rank, tuple(map(blocks, (users, target, history)))).reshape(-1)[: len(users)]
+
+
 def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], Float[np.ndarray, " U"]]:
     """A function from (params, data, split) to the rank of every user's target; compiled once.
 
@@ -53,7 +74,7 @@ def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], 
         layout = lay_out(jnp.asarray(split.inputs) > 0, tokens)
         ids = jnp.take(split.inputs.reshape(-1), layout.grid.cell, mode="fill", fill_value=0)
         users = scorer.users(params, jax.tree.map(lambda x: x[ids], vectors), layout)
-        return rank_by_counting(layout.last(users) @ gated.T, jnp.asarray(split.target), jnp.asarray(split.history))
+        return ranks_of(layout.last(users), gated, jnp.asarray(split.target), jnp.asarray(split.history))
 
     def rank(params: Params, data: DeviceData, split: Split) -> Float[np.ndarray, " U"]:
         params = parallel.as_global(params)

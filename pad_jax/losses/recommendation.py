@@ -1,5 +1,7 @@
 """Recommendation losses over the T positions of a batch (L_REC of Eq. 1, 4, 6)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
@@ -17,13 +19,58 @@ def cross_entropy(
     items: Float[Array, "I D"],
     target: Int[Array, " T"],
     valid: Bool[Array, " T"],
+    block: int = 1 << 25,
 ) -> Mean:
-    """-log softmax over all N items (row 0, padding, takes no part), mean over valid positions."""
-    logits = users @ items.T
-    logits = jnp.where((jnp.arange(items.shape[0]) == 0)[None], -jnp.inf, logits)
-    picked = jnp.take_along_axis(logits, target[:, None], axis=1)[:, 0]
-    picked = jnp.where(valid, picked, 0)
-    return masked_mean(jax.nn.logsumexp(logits, axis=1) - picked, valid)
+    """-log softmax over all N items (row 0, padding, takes no part), mean over valid positions.
+
+    At most `block` logits stand in memory at a time, and none is kept for the backward pass.
+    """
+    weight = valid.astype(users.dtype)
+    rows = max(block // len(items), 1)
+    total = sum_of_logsumexp(rows, users, items[1:], weight) - jnp.vdot(weight, jnp.sum(users * items[target], axis=-1))
+    return Mean(total, weight.sum())
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def sum_of_logsumexp(
+    rows: int, users: Float[Array, "T D"], items: Float[Array, "N D"], weight: Float[Array, " T"]
+) -> Float[Array, ""]:
+    """sum_t weight_t log sum_i exp <user_t, item_i>, `rows` positions at a time.
+
+    The sum is linear in its positions, so its gradient (softmax @ items, softmax^T @ users) is taken block by block
+    along with the value: three products of matrices, and nothing of [T, N] is stored or computed again. `weight` is
+    a constant.
+    """
+    return _sum_and_gradients(rows, users, items, weight)[0]
+
+
+def _sum_and_gradients(rows, users, items, weight):
+    rows = min(rows, len(users))
+    missing = -len(users) % rows
+    blocks = jnp.pad(users, ((0, missing), (0, 0))).reshape(-1, rows, users.shape[1])
+    weights = jnp.pad(weight, (0, missing)).reshape(-1, rows)
+
+    def add(carry, block):
+        total, to_items = carry
+        user, weight = block
+        logits = user @ items.T
+        highest = logits.max(axis=1)
+        softmax = jnp.exp(logits - highest[:, None])
+        mass = softmax.sum(axis=1)
+        softmax *= (weight / mass)[:, None]
+        return (total + jnp.vdot(weight, highest + jnp.log(mass)), to_items + softmax.T @ user), softmax @ items
+
+    start = jnp.zeros((), users.dtype), jnp.zeros_like(items)
+    (total, to_items), to_users = jax.lax.scan(add, start, (blocks, weights))
+    return total, (to_users.reshape(-1, users.shape[1])[: len(users)], to_items)
+
+
+def _scale_gradients(rows, gradients, scale):
+    del rows
+    return *(scale * gradient for gradient in gradients), None
+
+
+sum_of_logsumexp.defvjp(_sum_and_gradients, _scale_gradients)
 
 
 def sampled_softmax(
