@@ -17,7 +17,7 @@ from pad_jax.methods import METHODS
 from pad_jax.models.scorer import Scorer
 from pad_jax.training import parallel
 from pad_jax.training.loop import block_of_steps
-from pad_jax.training.parameters import adamw
+from pad_jax.training.optimizer import adamw
 from pad_jax.training.step import TrainState
 
 LOSSES = {"pretrain": "rec", "align": "rec + mmd", "finetune": "rec"}
@@ -63,7 +63,7 @@ class Ours:
         self.host = host
         self.data = parallel.replicate(host)
         self.params = self.scorer.init(jax.random.key(0), dataset.items, host.text.shape[1])
-        optimizer = adamw(config, self.phase)
+        optimizer = adamw(config, self.phase.limits(config))
         step = jnp.zeros((), jnp.int32)
         self.state = parallel.replicate(TrainState(self.params, {}, optimizer.init(self.params), step))
         self.blocks = Blocks(self.lengths, config.train.batch, config.mmd.group, config.train.steps_per_dispatch, 0)

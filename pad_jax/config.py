@@ -104,6 +104,11 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class OptimizerConfig:
+    tables: str = "dense"  # dense: AdamW on every row of the tables [C] | lazy: on the batch's, training/optimizer.py
+
+
+@dataclass(frozen=True)
 class EvalConfig:
     ks: tuple[int, ...] = (1, 5, 10, 20, 50)  # cut-offs of HR and nDCG; 10 is always among them
     batch: int = 256  # users ranked at once on each device
@@ -128,6 +133,7 @@ class Config:
     pretrain: PhaseConfig = field(default_factory=PhaseConfig)
     align: PhaseConfig = field(default_factory=PhaseConfig)
     finetune: PhaseConfig = field(default_factory=PhaseConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
 
@@ -187,6 +193,7 @@ CHOICES = {
     "model.logit_scale": ("none", "sqrt", "learned"),
     "experts.supervise": ("fused", "each"),
     "gate.kind": ("bucket", "bucket_emb", "shared"),
+    "optimizer.tables": ("dense", "lazy"),
     "mmd.kernel": KERNELS,
     "mmd.estimator": ESTIMATORS,
 }
@@ -267,6 +274,11 @@ def _validate(config: Config) -> None:
         raise UserError(f"config.model.dropout must be in [0, 1), not {config.model.dropout}")
     if config.backbone == "sasrec" and config.model.width % config.model.heads:
         raise UserError(f"config.model.width={config.model.width} does not divide by heads={config.model.heads}")
+    if config.optimizer.tables == "lazy" and config.loss == "ce":
+        raise UserError(
+            "config.optimizer.tables=lazy updates the rows that a batch looks up, and config.loss=ce looks up all: "
+            "set --config.loss=sampled_softmax or bce, or leave the tables dense"
+        )
     if len(config.gate.start) != 3:
         raise UserError(f"config.gate.start must have 3 numbers (ID, aligned, text), not {config.gate.start}")
     if 10 not in config.eval.ks or not all(isinstance(k, int) for k in config.eval.ks):

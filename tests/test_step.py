@@ -13,6 +13,7 @@ from pad_jax.methods.base import forward, fused_loss
 from pad_jax.models.scorer import Scorer
 from pad_jax.training import parallel, parameters
 from pad_jax.training.loop import block_of_steps
+from pad_jax.training.optimizer import adamw
 from pad_jax.training.step import TrainState, merge
 
 ROWS = np.arange(16, dtype=np.int32)
@@ -28,8 +29,10 @@ CASES = {
     "finetune-each": ("finetune", "best", {"experts.freeze_carried": False}),
     "align-gru4rec": ("align", "paper", {"backbone": "gru4rec"}),
     "pretrain-caser": ("pretrain", "best", {"backbone": "caser"}),
+    "pretrain-lazy": ("pretrain", "paper", {"optimizer.tables": "lazy"}),
+    "finetune-lazy": ("finetune", "paper", {"optimizer.tables": "lazy", "loss": "sampled_softmax"}),
 }
-ON_DEVICES = ["align-paper", "align-official", "pretrain-sampled", "finetune-best", "finetune-each"]
+ON_DEVICES = ["align-paper", "align-official", "pretrain-sampled", "finetune-best", "finetune-each", "finetune-lazy"]
 
 
 class Setup:
@@ -50,7 +53,7 @@ class Setup:
     def state(self, phase, previous=None, seed=0):
         fresh = self.scorer(phase).init(jax.random.key(seed), self.items, self.data.text.shape[1])
         params, frozen = parameters.split(parameters.start(phase, fresh, previous), phase.keep)
-        optimizer = parameters.adamw(self.config, phase)
+        optimizer = adamw(self.config, phase.limits(self.config))
         return optimizer, TrainState(params, frozen, optimizer.init(params), jnp.int32(0))
 
     def previous(self, phase):
@@ -173,6 +176,31 @@ def test_empty_steps_are_not_taken(setup):
     optimizer, state = s.state(phase)
     after, _ = run_on(2, s, phase, state, optimizer, steps=1)
     assert int(after.step) == 1
+
+
+def test_lazy_tables_are_adamw_on_the_rows_of_the_batch(setup):
+    """Two steps on one batch: its rows move as under AdamW, which is given the same batch; others stay, moments too."""
+    lazy, dense = (setup(optimizer__tables=tables) for tables in ("lazy", "dense"))
+    phase = lazy.method.phases[0]
+    batch, _ = lazy.batch(np.array([5, -1, -1, -1], np.int32))
+    touched = np.unique(np.concatenate([batch.items, batch.negatives]))
+    untouched = np.setdiff1d(np.arange(lazy.items + 1), touched)
+    assert len(untouched)
+    after = {}
+    for name, s in (("lazy", lazy), ("dense", dense)):
+        optimizer, state = s.state(phase)
+        before = np.array(state.params["tables"]["id"])
+        for _ in range(2):
+            state, _ = phase.step(optimizer, s.scorer(phase), s.config, state, batch, s.data, None)
+        after[name] = state
+    table = np.asarray(after["lazy"].params["tables"]["id"])
+    np.testing.assert_allclose(table[touched], after["dense"].params["tables"]["id"][touched], rtol=1e-4, atol=1e-6)
+    assert (table[touched[1:]] != before[touched[1:]]).any(axis=1).all()
+    np.testing.assert_array_equal(table[untouched], before[untouched])
+    assert not np.asarray(after["lazy"].opt_state["tables"]["id"].square)[untouched].any()
+    for path, leaf in flatten_dict(after["lazy"].params["encoders"], sep="/").items():
+        other = flatten_dict(after["dense"].params["encoders"], sep="/")[path]
+        np.testing.assert_allclose(leaf, other, rtol=1e-3, atol=1e-5, err_msg=path)
 
 
 def loss_of(s, phase, params, batch):

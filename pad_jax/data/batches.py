@@ -4,13 +4,17 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import grain
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray
 
+from pad_jax.config import Config
 from pad_jax.data.dataset import Dataset, frequency_buckets
 from pad_jax.losses.recommendation import draw_negatives
 from pad_jax.models.layout import Grid, Layout, lay_out, move
+
+_SAMPLES = 1 << 20  # folds a step's key for drawn items; the scorer folds it with small numbers for dropout
 
 
 class DeviceData(NamedTuple):
@@ -64,6 +68,32 @@ class Caps(NamedTuple):
     items: int  # X
     group: int  # users per MMD group
     group_tokens: int  # most window events of a group
+
+
+class ScoredItems(NamedTuple):
+    """The R items that a loss needs vectors of, and where the events and the drawn items stand among them."""
+
+    ids: Int[Array, " R"]
+    event: Int[Array, " V"]
+    drawn: Int[Array, " S"]  # none for ce
+    drawn_ids: Int[Array, " S"]
+
+
+def scored_items(config: Config, batch: Batch, rows: int, key: PRNGKeyArray | None) -> ScoredItems:
+    """The distinct items of the windows followed by the drawn ones, or the catalogue [0..N] where that is less.
+
+    `rows` is N + 1. With ce it is always the catalogue. `key` draws the items of sampled_softmax.
+    """
+    if config.loss == "ce":
+        return ScoredItems(jnp.arange(rows), batch.items, batch.items[:0], batch.items[:0])
+    drawn = batch.negatives
+    if config.loss == "sampled_softmax":
+        key = jax.random.key(0) if key is None else jax.random.fold_in(key, _SAMPLES)
+        drawn = jax.random.randint(key, (config.train.sampled,), 1, rows)
+    if config.optimizer.tables == "dense" and rows <= len(batch.distinct) + len(drawn):
+        return ScoredItems(jnp.arange(rows), batch.items, drawn, drawn)
+    ids = jnp.concatenate([batch.distinct, drawn])
+    return ScoredItems(ids, batch.item, len(batch.distinct) + jnp.arange(len(drawn)), drawn)
 
 
 def history_gaps(windows: Int32[np.ndarray, "U W"], items: int) -> Int32[np.ndarray, "U W"]:

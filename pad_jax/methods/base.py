@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from pad_jax.config import Config, PhaseConfig
-from pad_jax.data.batches import Batch, DeviceData
+from pad_jax.data.batches import Batch, DeviceData, scored_items
 from pad_jax.losses.mean import Mean
 from pad_jax.losses.recommendation import binary_cross_entropy, cross_entropy, sampled_softmax
 from pad_jax.models.scorer import ItemVectors, Params, Scorer, vectors_of
@@ -58,11 +58,7 @@ class Method:
 
 
 class Forward(NamedTuple):
-    """What the scorer makes of a batch: users of every expert, and vectors of the R items that the loss scores.
-
-    The R items are distinct where towers make them: the whole catalogue, or the items of the window followed by the
-    drawn ones. What a batch holds more than once is computed once.
-    """
+    """What the scorer makes of a batch: users of every expert, and vectors of the R items of `scored_items`."""
 
     users: Float[Array, "T F"]
     items: dict[str, ItemVectors]
@@ -81,24 +77,12 @@ def forward(
     scorer: Scorer, config: Config, params: Params, batch: Batch, data: DeviceData, key: PRNGKeyArray | None
 ) -> Forward:
     """Every expert over the batch. `key` draws dropout and sampled items; without it there is no dropout."""
-    dropout_key, sample_key = (None, jax.random.key(0)) if key is None else jax.random.split(key)
     bucket = jnp.asarray(data.bucket)
-    catalogue = jnp.arange(len(bucket))
-    if config.loss == "ce":
-        drawn_ids = catalogue[:0]
-    elif config.loss == "bce":
-        drawn_ids = batch.negatives
-    else:
-        drawn_ids = jax.random.randint(sample_key, (config.train.sampled,), 1, len(catalogue))
-    if config.loss == "ce" or len(catalogue) <= len(batch.distinct) + len(drawn_ids):
-        ids, event, drawn = catalogue, batch.items, drawn_ids
-    else:
-        ids, event = jnp.concatenate([batch.distinct, drawn_ids]), batch.item
-        drawn = len(batch.distinct) + jnp.arange(len(drawn_ids))
-    items = scorer.item_vectors(params, ids, data, dropout_key)
-    inputs = jax.tree.map(lambda x: batch.inputs_of(x[event]), vectors_of(items))
-    users = scorer.users(params, inputs, batch.layout, dropout_key)
-    return Forward(users, items, bucket[ids], event, drawn, drawn_ids, len(catalogue) - 1)
+    scored = scored_items(config, batch, len(bucket), key)
+    items = scorer.item_vectors(params, scored.ids, data, key)
+    inputs = jax.tree.map(lambda x: batch.inputs_of(x[scored.event]), vectors_of(items))
+    users = scorer.users(params, inputs, batch.layout, key)
+    return Forward(users, items, bucket[scored.ids], scored.event, scored.drawn, scored.drawn_ids, len(bucket) - 1)
 
 
 def recommendation_loss(

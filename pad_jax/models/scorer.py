@@ -5,7 +5,9 @@ Everything the project compares is a set of experts under this one scorer. Param
     params = {"tables":   {"id": E_id, "aligned": E_al},          explicit arrays [N+1, D], row 0 padding
               "towers":   {"aligned": f_w and CAT, "text": f_w'},  from text (and ID) rows to item vectors
               "encoders": {"id": S_id, "aligned": S_al, "text": S_llm},
-              "gate":     a_k and its network, only with two experts or more}
+              "gate":     a_k and its network, only with two experts or more,
+              "rows":     optional, {"id": [R, D]}: added to the rows that `item_vectors` looks up, so that a loss can
+                          be differentiated in those rows alone}
 """
 
 from collections.abc import Mapping
@@ -130,6 +132,8 @@ class Scorer:
         result: dict[str, ItemVectors] = {}
         for expert in self.experts:
             rows: Any = params["tables"][expert][ids] if expert != "text" else None
+            if rows is not None and "rows" in params:
+                rows += params["rows"].get(expert, 0)
             if expert == "id":
                 result[expert] = ItemVectors(rows)
             else:

@@ -20,7 +20,7 @@ from pad_jax.report.console import progress, say
 from pad_jax.report.results import write_atomically
 from pad_jax.training import memory, parallel
 from pad_jax.training.checkpoint import Checkpoints
-from pad_jax.training.parameters import adamw
+from pad_jax.training.optimizer import adamw
 from pad_jax.training.step import TrainState, merge
 
 _SAMPLE = 500  # batches whose sizes are looked at beforehand
@@ -73,7 +73,7 @@ def train(
     """
     windows = np.asarray(parallel.first_replica(data.windows))
     blocks = Blocks((windows > 0).sum(axis=1), config.train.batch, config.mmd.group, config.train.steps_per_dispatch, config.seed)
-    optimizer = adamw(config, phase)
+    optimizer = adamw(config, phase.limits(config))
     state = parallel.replicate(TrainState(params, frozen, optimizer.init(params), jnp.zeros((), jnp.int32)))
     key = parallel.replicate_key(jax.random.fold_in(jax.random.key(config.seed), 1))
     caps_of = batch_caps(windows, jax.device_count(), config.mmd.group, config.mmd.include_padding)

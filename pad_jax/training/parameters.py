@@ -5,10 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from pad_jax.config import Config
 from pad_jax.methods.base import Phase
 
 Tree = dict[str, Any]
@@ -47,19 +45,3 @@ def split(params: Tree, keep: Sequence[str]) -> tuple[Tree, Tree]:
 
 def _below(name: str, path: str) -> bool:
     return name == path or name.startswith(path + "/")
-
-
-def adamw(config: Config, phase: Phase) -> optax.GradientTransformation:
-    """AdamW on everything it is given; the gate has a weight decay and a learning rate of its own."""
-    limits = phase.limits(config)
-    rate, decay = limits.learning_rate, config.train.weight_decay
-
-    groups = {
-        "rest": optax.adamw(rate, weight_decay=decay),
-        "gate": optax.adamw(rate * config.train.gate_rate, weight_decay=config.train.gate_weight_decay),
-    }
-
-    def label(params: Tree) -> Tree:
-        return {name: "gate" if name == "gate" else "rest" for name in params}
-
-    return optax.partition(groups, label)

@@ -9,8 +9,9 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from pad_jax.config import Config
-from pad_jax.data.batches import Batch, DeviceData
+from pad_jax.data.batches import Batch, DeviceData, scored_items
 from pad_jax.models.scorer import Scorer
+from pad_jax.training.optimizer import Optimizer, update_rows
 
 
 class TrainState(NamedTuple):
@@ -28,7 +29,7 @@ class TrainState(NamedTuple):
 
 def train_step(
     loss_function: Callable[..., Mapping[str, tuple[float, Any]]],
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     scorer: Scorer,
     config: Config,
     state: TrainState,
@@ -37,7 +38,7 @@ def train_step(
     key: PRNGKeyArray | None,
     axis: str | None = None,
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """One step of AdamW on the sum of weight * mean over the parts of `loss_function`.
+    """One step of `optimizer` on the sum of weight * mean over the parts of `loss_function`.
 
     With `axis`, sums and counts are added over the devices of that mapped axis before they are divided, and so are
     the gradients: the step is the same function of the whole batch on any number of devices.
@@ -48,17 +49,36 @@ def train_step(
     def total(x):
         return jax.lax.psum(x, axis) if axis and jax.lax.axis_size(axis) > 1 else x
 
-    def local_loss(params):
-        parts = loss_function(scorer, config, merge(params, state.frozen), batch, data, key)
+    def whole(rows):
+        if axis is None or jax.lax.axis_size(axis) == 1:
+            return rows
+        return jax.lax.all_gather(rows, axis, tiled=True)
+
+    def local_loss(trained):
+        params = merge(merge(trained, {"tables": tables}), state.frozen)
+        parts = loss_function(scorer, config, params, batch, data, key)
         shares = {name: mean.total / jnp.maximum(total(mean.entries), 1) for name, (_, mean) in parts.items()}
         loss = sum(weight * shares[name] for name, (weight, _) in parts.items())
         return loss, shares | {"loss": loss}
 
-    gradients, metrics = jax.grad(local_loss, has_aux=True)(state.params)
+    trained, tables, ids = state.params, {}, jnp.zeros(0, jnp.int32)
+    if optimizer.lazy:
+        ids = scored_items(config, batch, len(data.bucket), key).ids
+        trained = {name: value for name, value in trained.items() if name != "tables"}
+        tables = state.params.get("tables", {})
+        trained["rows"] = {name: jnp.zeros((len(ids), table.shape[1]), table.dtype) for name, table in tables.items()}
+    gradients, metrics = jax.grad(local_loss, has_aux=True)(trained)
+    rows = gradients.pop("rows", {})
+    trained.pop("rows", None)
     gradients, metrics = total(gradients), total(metrics)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return TrainState(params, state.frozen, opt_state, state.step + 1), metrics
+    updates, dense = optimizer.dense.update(gradients, state.opt_state["dense"], trained)
+    params, moments = optax.apply_updates(trained, updates), state.opt_state["tables"]
+    if tables:
+        ids, rows = whole((ids, rows))
+        new = {n: update_rows(optimizer, t, moments[n], ids, rows[n], state.step) for n, t in tables.items()}
+        params["tables"] = {name: table for name, (table, _) in new.items()}
+        moments = {name: moment for name, (_, moment) in new.items()}
+    return TrainState(params, state.frozen, {"dense": dense, "tables": moments}, state.step + 1), metrics
 
 
 def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

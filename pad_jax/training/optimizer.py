@@ -1,0 +1,80 @@
+"""AdamW: on everything that is trained, or lazily on the rows of the tables that a batch looks up."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from pad_jax.config import Config, PhaseConfig
+
+Tree = dict[str, Any]
+B1, B2, EPSILON = 0.9, 0.999, 1e-8  # the defaults of torch and optax
+
+
+class Moments(NamedTuple):
+    """Running means of a table's gradients and of their squares."""
+
+    mean: Float[Array, "I D"]
+    square: Float[Array, "I D"]
+
+
+class Optimizer(NamedTuple):
+    """AdamW of all parameters, or with `lazy` of all but the tables, whose rows are updated by `update_rows`."""
+
+    dense: optax.GradientTransformation
+    rate: float
+    decay: float
+    lazy: bool
+
+    def init(self, params: Tree) -> Tree:
+        tables = params["tables"] if self.lazy else {}
+        rest = {name: value for name, value in params.items() if not (self.lazy and name == "tables")}
+        moments = {name: Moments(jnp.zeros_like(table), jnp.zeros_like(table)) for name, table in tables.items()}
+        return {"dense": self.dense.init(rest), "tables": moments}
+
+
+def adamw(config: Config, limits: PhaseConfig) -> Optimizer:
+    """The optimizer of a phase; the gate has a weight decay and a learning rate of its own."""
+    rate, decay = limits.learning_rate, config.train.weight_decay
+    gate_rate, gate_decay = rate * config.train.gate_rate, config.train.gate_weight_decay
+    groups = {
+        "rest": optax.adamw(rate, B1, B2, EPSILON, weight_decay=decay),
+        "gate": optax.adamw(gate_rate, B1, B2, EPSILON, weight_decay=gate_decay),
+    }
+
+    def label(params: Tree) -> Tree:
+        return {name: "gate" if name == "gate" else "rest" for name in params}
+
+    return Optimizer(optax.partition(groups, label), rate, decay, config.optimizer.tables == "lazy")
+
+
+def update_rows(
+    optimizer: Optimizer,
+    table: Float[Array, "I D"],
+    moments: Moments,
+    ids: Int[Array, " R"],
+    gradient: Float[Array, "R D"],
+    step: Int[Array, ""],
+) -> tuple[Float[Array, "I D"], Moments]:
+    """AdamW on the rows `ids` of a table; an item that stands there twice has the sum of its gradients.
+
+    Cost and memory traffic grow with R and not with N. It is not AdamW of the whole table: a row that no batch looks
+    up keeps its value and its moments, without decay of either, as in torch's SparseAdam and TensorFlow Addons'
+    LazyAdam; the bias correction counts all steps. `step` is the number of steps before this one.
+    """
+    rows, owner = jnp.unique(ids, size=len(ids), fill_value=len(table), return_inverse=True)
+    total = jax.ops.segment_sum(gradient, owner, len(ids))
+    old = Moments(*(x.at[rows].get(mode="clip") for x in moments))
+    mean = B1 * old.mean + (1 - B1) * total
+    square = B2 * old.square + (1 - B2) * total**2
+    count = (step + 1).astype(table.dtype)
+    direction = (mean / (1 - B1**count)) / (jnp.sqrt(square / (1 - B2**count)) + EPSILON)
+    value = table.at[rows].get(mode="clip")
+    value -= optimizer.rate * (direction + optimizer.decay * value)
+
+    def put(whole, new):
+        return whole.at[rows].set(new, mode="drop", unique_indices=True, indices_are_sorted=True)
+
+    return put(table, value), Moments(put(moments.mean, mean), put(moments.square, square))
