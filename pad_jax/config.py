@@ -57,6 +57,7 @@ class ModelConfig:
     user: str = "state"  # state [P] | residual: see models/scorer.py
     logit_scale: str = "none"  # none [P] | sqrt | learned
     log_scale: float = 0.0  # where a learned scale starts
+    dtype: str = "float32"  # of matrix products: float32 | bfloat16, see models/scorer.py
     id_std: float = 0.0  # standard deviation of fresh ID rows; 0: Xavier normal [C]
 
 
@@ -191,6 +192,7 @@ CHOICES = {
     "model.fusion": ("concat", "add"),
     "model.user": ("state", "residual"),
     "model.logit_scale": ("none", "sqrt", "learned"),
+    "model.dtype": ("float32", "bfloat16"),
     "experts.supervise": ("fused", "each"),
     "gate.kind": ("bucket", "bucket_emb", "shared"),
     "optimizer.tables": ("dense", "lazy"),

@@ -19,6 +19,7 @@ class Caser(nn.Module):
     horizontal: int = 2
     vertical: int = 2
     dropout: float = 0.1
+    dtype: str | None = None  # of the matrix products
 
     @nn.compact
     def __call__(self, x: Float[Array, "T D"], layout: Layout, train: bool) -> Float[Array, "T D"]:
@@ -36,6 +37,8 @@ class Caser(nn.Module):
         kernel *= jnp.arange(length)[:, None, None] < heights[None, None]  # a filter of height h ends after h slots
         bias = self.param("horizontal_bias", nn.initializers.zeros, (len(heights),))
         padded = jnp.pad(history, ((0, 0), (0, length - 1), (0, 0)))  # so that every place starts a filter
+        if self.dtype:
+            padded, kernel = padded.astype(self.dtype), kernel.astype(self.dtype)
         slid = jax.lax.conv_general_dilated(padded, kernel, (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
         slid = nn.relu(slid + bias[None, None])[:, window]  # B, L (events), L (first slot of the filter), filters
         fits = jnp.arange(length)[:, None] + heights[None] <= length
@@ -45,7 +48,7 @@ class Caser(nn.Module):
         y = layout.grid.to_tokens(y)
         if train:
             y = dropout(y, self.dropout, self.make_rng("dropout"), layout.uid)
-        return nn.relu(nn.Dense(width, kernel_init=init, name="fc1")(y))
+        return nn.relu(nn.Dense(width, dtype=self.dtype, kernel_init=init, name="fc1")(y))
 
 
 def _heights_init(heights):

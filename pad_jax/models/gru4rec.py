@@ -18,6 +18,7 @@ class GRU4Rec(nn.Module):
     hidden: int = 128
     layers: int = 1
     dropout: float = 0.1
+    dtype: str | None = None  # of the matrix products over all positions; the recurrence is in float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "T D"], layout: Layout, train: bool) -> Float[Array, "T D"]:
@@ -26,13 +27,17 @@ class GRU4Rec(nn.Module):
             x = dropout(x, self.dropout, self.make_rng("dropout"), layout.uid)
         for layer in range(self.layers):
             gates = nn.Dense(
-                3 * self.hidden, use_bias=False, kernel_init=nn.initializers.xavier_uniform(), name=f"gru_{layer}_input"
-            )(x)
+                3 * self.hidden,
+                use_bias=False,
+                dtype=self.dtype,
+                kernel_init=nn.initializers.xavier_uniform(),
+                name=f"gru_{layer}_input",
+            )(x).astype(x.dtype)
             recurrent = self.param(
                 f"gru_{layer}_state", nn.initializers.xavier_uniform(), (self.hidden, 3 * self.hidden)
             )
             x = layout.grid.to_tokens(_recur(layout.grid.to_grid(gates), layout.grid.mask, recurrent))
-        return nn.Dense(width, kernel_init=nn.initializers.xavier_normal(), name="dense")(x)
+        return nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.xavier_normal(), name="dense")(x)
 
 
 def _recur(gates: Float[Array, "B L G"], mask, recurrent: Float[Array, "H G"]) -> Float[Array, "B L H"]:

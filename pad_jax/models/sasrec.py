@@ -29,6 +29,7 @@ class SASRec(nn.Module):
     ffn: int = 4
     dropout: float = 0.1
     norm: str = "post"
+    dtype: str | None = None  # of the matrix products; sums, norms and softmax are in the parameters' float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "T D"], layout: Layout, train: bool) -> Float[Array, "T D"]:
@@ -39,7 +40,7 @@ class SASRec(nn.Module):
             return dropout(y, self.dropout, self.make_rng("dropout"), layout.uid) if train else y
 
         def linear(features, name, use_bias=True):
-            return nn.Dense(features, use_bias=use_bias, kernel_init=xavier_normal, name=name)
+            return nn.Dense(features, use_bias=use_bias, dtype=self.dtype, kernel_init=xavier_normal, name=name)
 
         def normed(y, name):
             return nn.LayerNorm(epsilon=1e-6, name=name)(y)
@@ -66,12 +67,14 @@ class SASRec(nn.Module):
 
         query, key, value = (y.reshape(-1, self.heads, head) for y in (query, key, value))
         parts = chunks(layout)
-        scores = jnp.einsum("zqhd,zkhd->zhqk", parts.of(query), parts.behind(key)) / jnp.sqrt(head)
+        exact = jnp.promote_types(query.dtype, jnp.float32)
+        scores = jnp.einsum("zqhd,zkhd->zhqk", parts.of(query), parts.behind(key), preferred_element_type=exact)
+        scores /= jnp.sqrt(head)
         weights = jax.nn.softmax(jnp.where(parts.seen[:, None], scores, -1e9), axis=-1)
         if train:
             row = parts.of(layout.uid)[:, None, :, None]
             column = self.heads * parts.distance[None] + jnp.arange(self.heads)[:, None, None]
             kept = keep(self.dropout, self.make_rng("dropout"), row, column[None])
             weights = jnp.where(kept, weights / (1 - self.dropout), 0)
-        mixed = jnp.einsum("zhqk,zkhd->zqhd", weights, parts.behind(value))
+        mixed = jnp.einsum("zhqk,zkhd->zqhd", weights.astype(value.dtype), parts.behind(value))
         return parts.tokens(mixed, len(query)).reshape(-1, width)

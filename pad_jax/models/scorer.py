@@ -8,6 +8,9 @@ Everything the project compares is a set of experts under this one scorer. Param
               "gate":     a_k and its network, only with two experts or more,
               "rows":     optional, {"id": [R, D]}: added to the rows that `item_vectors` looks up, so that a loss can
                           be differentiated in those rows alone}
+
+With `model.dtype=bfloat16` the matrix products of encoders and towers take bfloat16, and so does what is kept for the
+backward pass; parameters, residual sums, norms, softmax, gate, scores, MMD, losses and ranking stay in float32.
 """
 
 from collections.abc import Mapping
@@ -55,7 +58,7 @@ class UserEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "T D"], layout: Layout, train: bool) -> Float[Array, "T D"]:
-        user = self.backbone(x, layout, train)
+        user = self.backbone(x, layout, train).astype(x.dtype)
         width = x.shape[-1]
         if self.residual:
             user = x + nn.Dense(width, kernel_init=nn.initializers.zeros, name="user")(user)
@@ -74,16 +77,18 @@ class Towers(nn.Module):
 
     @nn.compact
     def __call__(self, text, ids, uid, train: bool) -> ItemVectors:
-        width, rate = self.model.width, self.model.dropout
+        width, rate, dtype = self.model.width, self.model.dropout, products_in(self.model)
         if self.model.text_tower == "mlp":
-            part = TextMLP(width, self.model.text_layers, rate, name="text")(text, uid, train)
+            part = TextMLP(width, self.model.text_layers, rate, dtype, name="text")(text, uid, train)
         else:
-            part = TextResidual(width, rate, name="text")(text, uid, train)
+            part = TextResidual(width, rate, dtype, name="text")(text, uid, train)
+        part = part.astype(jnp.float32)
         if not self.fuse:
             return ItemVectors(part)
         if self.model.fusion == "add":
             return ItemVectors(ids + part, ids, part)
-        return ItemVectors(Concatenate(rate, name="cat")(ids, part, uid, train), ids, part)
+        both = Concatenate(rate, dtype, name="cat")(ids, part, uid, train)
+        return ItemVectors(both.astype(jnp.float32), ids, part)
 
 
 @dataclass(frozen=True)
@@ -186,11 +191,11 @@ class Scorer:
         m = self.model
         backbone: nn.Module
         if self.backbone == "sasrec":
-            backbone = SASRec(m.blocks, m.heads, m.ffn, m.dropout, m.norm)
+            backbone = SASRec(m.blocks, m.heads, m.ffn, m.dropout, m.norm, products_in(m))
         elif self.backbone == "gru4rec":
-            backbone = GRU4Rec(m.gru_hidden, m.gru_layers, m.dropout)
+            backbone = GRU4Rec(m.gru_hidden, m.gru_layers, m.dropout, products_in(m))
         else:
-            backbone = Caser(m.caser_horizontal, m.caser_vertical, m.dropout)
+            backbone = Caser(m.caser_horizontal, m.caser_vertical, m.dropout, products_in(m))
         return UserEncoder(backbone, m.user == "residual", m.logit_scale, m.log_scale)
 
     @staticmethod
@@ -198,6 +203,11 @@ class Scorer:
         if key is None:
             return {}
         return {"dropout": jax.random.fold_in(key, 2 * EXPERTS.index(expert) + side)}
+
+
+def products_in(model: ModelConfig) -> str | None:
+    """The dtype of matrix products; None is that of the parameters."""
+    return None if model.dtype == "float32" else model.dtype
 
 
 def _apply(module: nn.Module, params: Params, *inputs: Any, rngs: dict[str, PRNGKeyArray] | None = None) -> Any:

@@ -15,14 +15,15 @@ class TextMLP(nn.Module):
     width: int
     layers: int = 4
     dropout: float = 0.1
+    dtype: str | None = None  # of the matrix products
 
     @nn.compact
     def __call__(self, text: Float[Array, "R E"], uid: Int[Array, " R"], train: bool) -> Float[Array, "R D"]:
-        x = nn.gelu(nn.Dense(self.width, kernel_init=xavier_normal)(text), approximate=False)
+        x = nn.gelu(nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier_normal)(text), approximate=False)
         for _ in range(self.layers):
             if train:
                 x = dropout(x, self.dropout, self.make_rng("dropout"), uid)
-            x = nn.gelu(nn.Dense(self.width, kernel_init=xavier_normal)(x), approximate=False)
+            x = nn.gelu(nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier_normal)(x), approximate=False)
         return x
 
 
@@ -34,19 +35,21 @@ class TextResidual(nn.Module):
 
     width: int
     dropout: float = 0.1
+    dtype: str | None = None  # of the matrix products
 
     @nn.compact
     def __call__(self, text: Float[Array, "R D"], uid: Int[Array, " R"], train: bool) -> Float[Array, "R D"]:
-        x = nn.gelu(nn.Dense(2 * self.width, kernel_init=xavier_normal)(text * self.width**0.5), approximate=False)
+        x = nn.gelu(nn.Dense(2 * self.width, dtype=self.dtype, kernel_init=xavier_normal)(text * self.width**0.5), approximate=False)
         if train:
             x = dropout(x, self.dropout, self.make_rng("dropout"), uid)
-        return text + nn.Dense(self.width, kernel_init=nn.initializers.zeros)(x)
+        return text + nn.Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.zeros)(x)
 
 
 class Concatenate(nn.Module):
     """CAT of Eq. (6): GELU(Linear 2D->D (Dropout [ID ; text])), in this order."""
 
     dropout: float = 0.1
+    dtype: str | None = None  # of the matrix products
 
     @nn.compact
     def __call__(
@@ -55,4 +58,4 @@ class Concatenate(nn.Module):
         x = jnp.concatenate([ids, text], axis=-1)
         if train:
             x = dropout(x, self.dropout, self.make_rng("dropout"), uid)
-        return nn.gelu(nn.Dense(ids.shape[-1], kernel_init=xavier_normal)(x), approximate=False)
+        return nn.gelu(nn.Dense(ids.shape[-1], dtype=self.dtype, kernel_init=xavier_normal)(x), approximate=False)
