@@ -5,18 +5,20 @@ import datetime
 import json
 import os
 import platform
+import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from rich.console import Console
 from rich.table import Table
 
 from pad_jax import versions
 from pad_jax.errors import UserError
-from pad_jax.report.console import console
 
 
 class Report:
@@ -38,7 +40,7 @@ class Report:
             table = Table(*self.columns, title=f"{self.benchmark}: {machine()['cpu']}")
             for line in self.lines:
                 table.add_row(*(_show(line.get(column)) for column in self.columns))
-            console.print(table)
+            Console(width=150).print(table)
 
 
 def _show(value: Any) -> str:
@@ -63,9 +65,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def in_turn(
-    contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1
-) -> dict[str, list[float]]:
+def in_turn(contenders: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
     """Seconds of each contender in every round; they run one after the other, in the given order.
 
     A rest before each turn lets the worker threads of the one before fall asleep, which spin for a while.
@@ -85,6 +85,20 @@ def ratio(peer: list[float], ours: list[float]) -> dict[str, float]:
     """Median, least and most of peer / ours, round by round."""
     ratios = [p / o for p, o in zip(peer, ours, strict=True)]
     return {"ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
+
+
+def in_own_process(module: str, case: Mapping[str, Any]) -> dict[str, Any]:
+    """What `python -m module --case CASE` prints last, as JSON: memory peaks belong to a process."""
+    command = [sys.executable, "-m", module, "--case", json.dumps(case)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise UserError(f"{' '.join(command)} ended with exit code {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def peak_mib() -> float:
+    """Most memory this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def arguments(doc: str, rounds: int) -> argparse.ArgumentParser:

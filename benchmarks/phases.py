@@ -5,11 +5,17 @@ drawing of negatives included. The text tables are random: a step costs the same
 """
 
 import statistics
+from functools import partial
 
 from benchmarks.harness import Report, arguments, in_turn, ratio, run
 from benchmarks.problem import Ours, Theirs, configuration, pantry, parity, random_text
 
-CASES = {"phase 1": ("pretrain", 0), "phase 2": ("align", 384), "phase 3": ("finetune", 384), "phase 3, 4096-d": ("finetune", 4096)}
+CASES = {
+    "phase 1": ("pretrain", 0),
+    "phase 2": ("align", 384),
+    "phase 3": ("finetune", 384),
+    "phase 3, 4096-d": ("finetune", 4096),
+}
 
 
 def main() -> None:
@@ -20,7 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     config = configuration(train__batch=options.batch, train__steps_per_dispatch=options.steps)
     dataset = pantry(config)
-    columns = ("case", "ours_ms", "peer_ms", "ratio", "ratio_min", "ratio_max", "users_per_s", "loss_difference", "gradient_difference")
+    columns = ("case", "ours_ms", "peer_ms", "ratio", "ratio_min", "ratio_max", "users_per_s")
     with Report("phases", columns) as report:
         for case in options.cases:
             phase, width = CASES[case]
@@ -28,7 +34,7 @@ def main() -> None:
             theirs = Theirs(ours)
             same = parity(ours, theirs)
             steps = ours.blocks.steps
-            seconds = in_turn({"ours": ours.steps, "peer": lambda: theirs.steps(steps)}, options.rounds)
+            seconds = in_turn({"ours": ours.steps, "peer": partial(theirs.steps, steps)}, options.rounds)
             median = {name: statistics.median(values) / steps for name, values in seconds.items()}
             report.add(
                 case=case,

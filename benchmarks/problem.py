@@ -41,6 +41,17 @@ def pantry(config: Config) -> Dataset:
     return READERS["pantry"](config)
 
 
+def generated(events: int, items: int) -> Dataset:
+    """`events` events over `items` items: users have 5 to 23 events, 9 on average as on Prime Pantry, and items are
+    drawn with a probability that falls with their number. Names are numbers: nothing here reads them.
+    """
+    random = np.random.default_rng(0)
+    lengths = 5 + np.minimum(random.geometric(0.2, size=events // 9) - 1, 18)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    drawn = (1 + items * random.random(starts[-1]) ** 3).astype(np.int32)
+    return Dataset("generated", range(items), range(items), range(len(lengths)), drawn, starts)
+
+
 def random_text(items: int, width: int, dtype: Any = np.float32) -> np.ndarray:
     """A text table [N + 1, E] of random rows of length 1, row 0 zeros: what a step costs does not depend on values."""
     table = np.random.default_rng(0).standard_normal((items + 1, width), np.float32)
@@ -56,7 +67,9 @@ class Ours:
         self.config = config
         self.phase = next(p for p in METHODS["pad"](config).phases if p.name == phase)
         m = config.model
-        self.scorer = Scorer(m, config.gate, config.backbone, self.phase.experts, config.data.buckets, config.data.length)
+        self.scorer = Scorer(
+            m, config.gate, config.backbone, self.phase.experts, config.data.buckets, config.data.length
+        )
         reads_text = text is not None and self.phase.experts != ("id",)
         host = device_data(dataset, config.data.length, config.data.buckets, text if reads_text else None)
         self.lengths = (np.asarray(host.windows) > 0).sum(axis=1)

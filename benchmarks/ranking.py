@@ -31,7 +31,9 @@ def main() -> None:
         for name, ranks in (("comparison", compared), ("sorting", sorted_)):
             if not np.mean(np.abs(ours - ranks) <= 1) > 0.999:  # sums round differently: a near tie may swap
                 raise AssertionError(f"ranks by {name} are not ours")
-        seconds = in_turn({"ours": problem.ours, "compared": problem.compared, "sorted": problem.sorted}, options.rounds)
+        seconds = in_turn(
+            {"ours": problem.ours, "compared": problem.compared, "sorted": problem.sorted}, options.rounds
+        )
         for peer in ("compared", "sorted"):
             report.add(case=f"ranks, {peer}", **_line(seconds["ours"], seconds[peer], options.users))
         if options.whole:
@@ -63,7 +65,9 @@ class Vectors:
     def ours(self) -> np.ndarray:
         user, item, target, history = self.jax
         parts = [slice(b, b + self.batch) for b in range(0, len(user), self.batch)]
-        return np.concatenate([np.asarray(x) for x in [self.ranks(user[p], item, target[p], history[p]) for p in parts]])
+        return np.concatenate(
+            [np.asarray(x) for x in [self.ranks(user[p], item, target[p], history[p]) for p in parts]]
+        )
 
     def compared(self) -> np.ndarray:
         user, item, target, history = self.torch

@@ -49,9 +49,9 @@ def test_cross_entropy_in_blocks_has_value_and_gradients_of_the_softmax(block, d
             return -jnp.take_along_axis(jax.nn.log_softmax(users @ items[1:].T), TARGET[:4, None] - 1, axis=1).mean()
 
         expected = jax.value_and_grad(lambda u, i: 3 * plain(u[:4], i), argnums=(0, 1))(users, items)
-        found = jax.value_and_grad(
-            lambda u, i: 3 * cross_entropy(u, i, TARGET, VALID, block).value, argnums=(0, 1)
-        )(users, items)
+        found = jax.value_and_grad(lambda u, i: 3 * cross_entropy(u, i, TARGET, VALID, block).value, argnums=(0, 1))(
+            users, items
+        )
         for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
 

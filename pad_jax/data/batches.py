@@ -212,7 +212,7 @@ class Blocks:
 
 
 def _deal(size: Int[np.ndarray, " n"], count: int, random: np.random.Generator) -> Int[np.ndarray, "hands count"]:
-    """Deals 0..n-1 at random into hands of `count`, one of every stratum by `size`; -1, the least, makes up the number."""
+    """Deals 0..n-1 at random into hands of `count`, one of every stratum by `size`; -1 makes up the number."""
     hands = -(-len(size) // count)
     order = random.permutation(len(size)).astype(np.int32)
     order = order[np.argsort(size[order], kind="stable")]

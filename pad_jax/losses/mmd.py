@@ -13,10 +13,10 @@ ESTIMATORS = ("tllib", "unbiased", "biased")
 class Kernel(NamedTuple):
     """A kernel between the rows of two matrices.
 
-    `pairwise(x, y)` is [n, m] and symmetric. Without `shape` that is the kernel. With it, `pairwise` is a distance and the kernel is
-    `shape(distance / mean distance, scales)`, the mean taken over all pairs of valid rows of both samples, diagonal
-    included, as a constant: the bandwidth follows the data. `mean(rows, valid)` is that mean where it has a closed
-    form; without it, the pairs are gone through once more.
+    `pairwise(x, y)` is [n, m] and symmetric. Without `shape` that is the kernel. With it, `pairwise` is a distance and
+    the kernel is `shape(distance / mean distance, scales)`, the mean taken over all pairs of valid rows of both
+    samples, diagonal included, as a constant: the bandwidth follows the data. `mean(rows, valid)` is that mean where
+    it has a closed form; without it, the pairs are gone through once more.
     """
 
     pairwise: Callable[[Array, Array], Array]
@@ -118,6 +118,8 @@ def _block_sum(function, diagonal, x, y, x_valid, y_valid, first):
     if not diagonal:
         values = jnp.where(first + jnp.arange(len(x))[:, None] == jnp.arange(len(y))[None], 0, values)
     return jnp.einsum("i,ij,j", x_valid, values, y_valid, precision="highest")
+
+
 def dot(x: Float[Array, "n D"], y: Float[Array, "m D"]) -> Float[Array, "n m"]:
     """x . y in full precision."""
     return jnp.matmul(x, y.T, precision="highest")
@@ -165,9 +167,7 @@ def exponentials(ratio: Float[Array, "n m"], scales: Sequence[int]) -> Float[Arr
 
 #: Every kernel by name; another one is an entry more.
 KERNELS = {
-    "gaussian": Kernel(
-        squared_distance, lambda ratio, scales: exponentials(ratio / 2, scales), mean_squared_distance
-    ),
+    "gaussian": Kernel(squared_distance, lambda ratio, scales: exponentials(ratio / 2, scales), mean_squared_distance),
     "laplacian": Kernel(l1_distance, exponentials),
     "linear": Kernel(dot),
     "cosine": Kernel(cosine),

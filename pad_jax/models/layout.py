@@ -74,7 +74,7 @@ def lay_out(mask: Bool[Array, "B L"], tokens: int, first_row: int | Int[Array, "
 
 
 class Chunks(NamedTuple):
-    """The token list cut into chunks of C >= L tokens: whatever a token may look back to stands at most one chunk before.
+    """The token list cut into Z chunks of C >= L tokens: what a token may see is in its chunk or the one before.
 
     Users' tokens are neighbours, oldest first, at most L of them; so attention in chunks costs T x 2 C whatever the
     number of users, and nothing is moved.

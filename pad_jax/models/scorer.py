@@ -137,7 +137,7 @@ class Scorer:
         result: dict[str, ItemVectors] = {}
         for expert in self.experts:
             rows: Any = params["tables"][expert][ids] if expert != "text" else None
-            if rows is not None and "rows" in params:
+            if rows is not None and params.get("rows"):
                 rows += params["rows"].get(expert, 0)
             if expert == "id":
                 result[expert] = ItemVectors(rows)

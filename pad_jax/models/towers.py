@@ -39,7 +39,10 @@ class TextResidual(nn.Module):
 
     @nn.compact
     def __call__(self, text: Float[Array, "R D"], uid: Int[Array, " R"], train: bool) -> Float[Array, "R D"]:
-        x = nn.gelu(nn.Dense(2 * self.width, dtype=self.dtype, kernel_init=xavier_normal)(text * self.width**0.5), approximate=False)
+        x = nn.gelu(
+            nn.Dense(2 * self.width, dtype=self.dtype, kernel_init=xavier_normal)(text * self.width**0.5),
+            approximate=False,
+        )
         if train:
             x = dropout(x, self.dropout, self.make_rng("dropout"), uid)
         return text + nn.Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.zeros)(x)

@@ -72,7 +72,9 @@ def train(
     Raises UserError when the loss or a parameter is not finite; the last good checkpoint stays.
     """
     windows = np.asarray(parallel.first_replica(data.windows))
-    blocks = Blocks((windows > 0).sum(axis=1), config.train.batch, config.mmd.group, config.train.steps_per_dispatch, config.seed)
+    blocks = Blocks(
+        (windows > 0).sum(axis=1), config.train.batch, config.mmd.group, config.train.steps_per_dispatch, config.seed
+    )
     optimizer = adamw(config, phase.limits(config))
     state = parallel.replicate(TrainState(params, frozen, optimizer.init(params), jnp.zeros((), jnp.int32)))
     key = parallel.replicate_key(jax.random.fold_in(jax.random.key(config.seed), 1))

@@ -28,9 +28,14 @@ class Optimizer(NamedTuple):
     decay: float
     lazy: bool
 
+    def split(self, params: Tree) -> tuple[Tree, Tree]:
+        """What `dense` updates, and the tables that are updated by rows."""
+        if not self.lazy:
+            return params, {}
+        return {name: value for name, value in params.items() if name != "tables"}, params.get("tables", {})
+
     def init(self, params: Tree) -> Tree:
-        tables = params["tables"] if self.lazy else {}
-        rest = {name: value for name, value in params.items() if not (self.lazy and name == "tables")}
+        rest, tables = self.split(params)
         moments = {name: Moments(jnp.zeros_like(table), jnp.zeros_like(table)) for name, table in tables.items()}
         return {"dense": self.dense.init(rest), "tables": moments}
 

@@ -46,38 +46,35 @@ def train_step(
     Returns the new state and scalars: each part and the whole `loss`.
     """
 
+    alone = axis is None or jax.lax.axis_size(axis) == 1
+
     def total(x):
-        return jax.lax.psum(x, axis) if axis and jax.lax.axis_size(axis) > 1 else x
+        return x if alone else jax.lax.psum(x, axis)
 
-    def whole(rows):
-        if axis is None or jax.lax.axis_size(axis) == 1:
-            return rows
-        return jax.lax.all_gather(rows, axis, tiled=True)
+    def of_all_devices(x):
+        return x if alone else jax.lax.all_gather(x, axis, tiled=True)
 
-    def local_loss(trained):
-        params = merge(merge(trained, {"tables": tables}), state.frozen)
+    def local_loss(trained, rows):
+        params = merge(merge(trained, {"tables": tables, "rows": rows}), state.frozen)
         parts = loss_function(scorer, config, params, batch, data, key)
         shares = {name: mean.total / jnp.maximum(total(mean.entries), 1) for name, (_, mean) in parts.items()}
         loss = sum(weight * shares[name] for name, (weight, _) in parts.items())
         return loss, shares | {"loss": loss}
 
-    trained, tables, ids = state.params, {}, jnp.zeros(0, jnp.int32)
-    if optimizer.lazy:
-        ids = scored_items(config, batch, len(data.bucket), key).ids
-        trained = {name: value for name, value in trained.items() if name != "tables"}
-        tables = state.params.get("tables", {})
-        trained["rows"] = {name: jnp.zeros((len(ids), table.shape[1]), table.dtype) for name, table in tables.items()}
-    gradients, metrics = jax.grad(local_loss, has_aux=True)(trained)
-    rows = gradients.pop("rows", {})
-    trained.pop("rows", None)
+    trained, tables = optimizer.split(state.params)
+    ids = scored_items(config, batch, len(data.bucket), key).ids if tables else None
+    rows = {name: jnp.zeros((len(ids), table.shape[1]), table.dtype) for name, table in tables.items()}
+    (gradients, by_row), metrics = jax.grad(local_loss, argnums=(0, 1), has_aux=True)(trained, rows)
     gradients, metrics = total(gradients), total(metrics)
     updates, dense = optimizer.dense.update(gradients, state.opt_state["dense"], trained)
-    params, moments = optax.apply_updates(trained, updates), state.opt_state["tables"]
+    params, moments = optax.apply_updates(trained, updates), {}
     if tables:
-        ids, rows = whole((ids, rows))
-        new = {n: update_rows(optimizer, t, moments[n], ids, rows[n], state.step) for n, t in tables.items()}
-        params["tables"] = {name: table for name, (table, _) in new.items()}
-        moments = {name: moment for name, (_, moment) in new.items()}
+        ids, by_row = of_all_devices((ids, by_row))
+        params["tables"] = {}
+        for name, table in tables.items():
+            params["tables"][name], moments[name] = update_rows(
+                optimizer, table, state.opt_state["tables"][name], ids, by_row[name], state.step
+            )
     return TrainState(params, state.frozen, {"dense": dense, "tables": moments}, state.step + 1), metrics
 
 

@@ -1,0 +1,59 @@
+"""Memory that a training step of each phase of PAD needs on Prime Pantry at batch 128, beside the PyTorch peer.
+
+`ours_mib` is what the compiled step needs, parameters, moments, data and temporaries, as XLA counts it: the figure that
+training prints and checks before it starts. `peer_mib` is the same for the peer: its tensors, and the growth of its
+process over a few steps. `process_mib` is the most that our process holds, libraries and compilation included.
+"""
+
+import json
+from typing import Any
+
+from benchmarks.harness import Report, arguments, in_own_process, peak_mib, run
+from benchmarks.problem import Ours, Theirs, configuration, pantry, random_text
+
+PHASES = {
+    "phase 1": ("pretrain", 0),
+    "phase 2": ("align", 384),
+    "phase 3": ("finetune", 384),
+    "phase 3, 4096-d": ("finetune", 4096),
+}
+
+
+def main() -> None:
+    parser = arguments(__doc__, rounds=4)
+    parser.add_argument("--case", type=json.loads, help="one case, as this program calls itself")
+    options = parser.parse_args()
+    if options.case:
+        print(json.dumps(measure(**options.case, rounds=options.rounds)))
+        return
+    columns = ("case", "ours_mib", "peer_mib", "ratio", "process_mib")
+    with Report("memory", columns) as report:
+        for name, (phase, width) in PHASES.items():
+            case = {"phase": phase, "width": width}
+            ours = in_own_process("benchmarks.memory", case | {"peer": False})
+            peer = in_own_process("benchmarks.memory", case | {"peer": True})
+            ratio, process = peer["mib"] / ours["mib"], ours["process"]
+            report.add(case=name, ours_mib=ours["mib"], peer_mib=peer["mib"], ratio=ratio, process_mib=process)
+
+
+def measure(phase: str, width: int, peer: bool, rounds: int) -> dict[str, Any]:
+    """MiB that a step needs, and the peak of this process."""
+    config = configuration(train__steps_per_dispatch=4)
+    dataset = pantry(config)
+    ours = Ours(config, dataset, phase, random_text(dataset.items, width) if width else None)
+    if not peer:
+        sizes = ours.run.lower(*ours.arguments()).compile().memory_analysis()
+        needed = sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
+        needed -= sizes.alias_size_in_bytes
+        ours.steps()
+        return {"mib": needed / 2**20, "process": peak_mib()}
+    theirs = Theirs(ours)
+    tensors = [*theirs.peer.p.values(), theirs.peer.text, theirs.peer.bucket, theirs.windows, theirs.gaps]
+    held = sum(x.numel() * x.element_size() for x in tensors if x is not None) / 2**20
+    before = peak_mib()
+    theirs.steps(rounds)
+    return {"mib": held + peak_mib() - before, "process": peak_mib()}
+
+
+if __name__ == "__main__":
+    run(main)
