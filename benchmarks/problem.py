@@ -1,5 +1,6 @@
 """What is timed: a phase of PAD over a dataset, set up as `pad_jax.training.loop` does, and the same for the peer."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -41,15 +42,28 @@ def pantry(config: Config) -> Dataset:
     return READERS["pantry"](config)
 
 
+class Numbers(Sequence):
+    """ "0", "1", .. as names, made when asked for."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index):
+        return str(range(self.count)[index])
+
+
 def generated(events: int, items: int) -> Dataset:
     """`events` events over `items` items: users have 5 to 23 events, 9 on average as on Prime Pantry, and items are
-    drawn with a probability that falls with their number. Names are numbers: nothing here reads them.
+    drawn with a probability that falls with their number.
     """
     random = np.random.default_rng(0)
     lengths = 5 + np.minimum(random.geometric(0.2, size=events // 9) - 1, 18)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     drawn = (1 + items * random.random(starts[-1]) ** 3).astype(np.int32)
-    return Dataset("generated", range(items), range(items), range(len(lengths)), drawn, starts)
+    return Dataset("generated", Numbers(items), Numbers(items), Numbers(len(lengths)), drawn, starts)
 
 
 def random_text(items: int, width: int, dtype: Any = np.float32) -> np.ndarray:
@@ -108,7 +122,11 @@ class Ours:
 
         value, gradients = jax.jit(jax.value_and_grad(loss))(self.params, data)
         named = {name: np.asarray(g) for name, g in flatten_dict(gradients, sep="/").items()}
-        return float(value), named, np.asarray(batch.layout.grid.to_grid(batch.negatives))
+        return (
+            float(value),
+            named,
+            np.asarray(batch.layout.grid.to_grid(batch.negatives.astype(jnp.float32))).astype(int),
+        )
 
 
 class Theirs:

@@ -129,6 +129,21 @@ def test_blocks_show_every_user_once_an_epoch():
     np.testing.assert_array_equal(next(again)[0], following)
 
 
+def test_batches_are_of_even_size():
+    """Every group of 4 rows has a user of each quarter by length; batches differ by a few events, not by many."""
+    lengths = np.random.default_rng(5).geometric(0.2, size=800)
+    blocks = Blocks(lengths, batch=16, group=4, steps=10, seed=0)
+    rows = blocks.rows(1)
+    groups = lengths[rows.reshape(-1, 4)]
+    ordered = np.sort(lengths)
+    for place in range(4):  # a user of stratum k is no shorter than the longest of stratum k - 1
+        assert groups[:, place].min() >= ordered[200 * place]
+        assert groups[:, place].max() <= ordered[200 * place + 199]
+    sums = lengths[rows].sum(axis=1)
+    unsorted = lengths[np.random.default_rng(6).permutation(800)].reshape(-1, 16).sum(axis=1)
+    assert sums.std() < unsorted.std() / 4
+
+
 def test_caps_hold_on_every_device():
     lengths = np.array([3, 9, 4, 2, 5, 6, 7, 8])
     windows = np.where(np.arange(9) >= 9 - lengths[:, None], np.arange(1, 73).reshape(8, 9), 0).astype(np.int32)

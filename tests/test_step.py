@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from pad_jax.data.batches import batch_caps, device_data, make_batch
+from pad_jax.data.batches import batch_caps, device_data, make_batch, scored_items
 from pad_jax.evaluation.ranking import rank_by_counting, ranker
 from pad_jax.methods import METHODS
 from pad_jax.methods.base import forward, fused_loss
@@ -176,6 +176,34 @@ def test_empty_steps_are_not_taken(setup):
     optimizer, state = s.state(phase)
     after, _ = run_on(2, s, phase, state, optimizer, steps=1)
     assert int(after.step) == 1
+
+
+@pytest.mark.parametrize("loss", ["bce", "sampled_softmax"])
+def test_items_that_a_batch_holds_more_than_once_change_nothing(setup, loss):
+    """Towers on distinct items give the loss and gradients of towers on the whole catalogue."""
+    s = setup("paper", loss=loss, **{"train.sampled": 4})
+    phase = s.method.phases[2]
+    _, state = s.state(phase, s.previous(phase))
+    batch, _ = s.batch(np.array([5, -1, 8, -1], np.int32))
+    scored = scored_items(s.config, batch, s.items + 1, jax.random.key(0))
+    assert len(scored.ids) < s.items + 1
+    assert len(batch.distinct) < len(batch.items)
+    np.testing.assert_array_equal(scored.ids[scored.event], batch.items)
+    np.testing.assert_array_equal(scored.ids[scored.drawn], scored.drawn_ids)
+
+    def loss_and_gradients(monkey):
+        with pytest.MonkeyPatch.context() as patch:
+            if monkey:
+                everything = scored._replace(ids=jnp.arange(s.items + 1), event=batch.items, drawn=scored.drawn_ids)
+                patch.setattr("pad_jax.methods.base.scored_items", lambda *_: everything)
+            else:
+                patch.setattr("pad_jax.methods.base.scored_items", lambda *_: scored)
+            return jax.value_and_grad(lambda p: loss_of(s, phase, p, batch).value)(state.params)
+
+    one, other = loss_and_gradients(False), loss_and_gradients(True)
+    np.testing.assert_allclose(one[0], other[0], rtol=1e-6)
+    for path, leaf in flatten_dict(one[1], sep="/").items():
+        np.testing.assert_allclose(leaf, flatten_dict(other[1], sep="/")[path], rtol=1e-4, atol=1e-7, err_msg=path)
 
 
 def test_lazy_tables_are_adamw_on_the_rows_of_the_batch(setup):

@@ -62,7 +62,7 @@ def train_step(
         return loss, shares | {"loss": loss}
 
     trained, tables = optimizer.split(state.params)
-    ids = scored_items(config, batch, len(data.bucket), key).ids if tables else None
+    ids = scored_items(config, batch, len(data.bucket), key).ids
     rows = {name: jnp.zeros((len(ids), table.shape[1]), table.dtype) for name, table in tables.items()}
     (gradients, by_row), metrics = jax.grad(local_loss, argnums=(0, 1), has_aux=True)(trained, rows)
     gradients, metrics = total(gradients), total(metrics)
