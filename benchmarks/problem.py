@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from benchmarks.peer import Peer, draw_negatives
 from pad_jax.config import Config, config_dict, resolve
 from pad_jax.data import READERS
-from pad_jax.data.batches import Blocks, batch_caps, device_data, make_batch
+from pad_jax.data.batches import Blocks, device_data, make_batch, packer
 from pad_jax.data.dataset import Dataset
 from pad_jax.methods import METHODS
 from pad_jax.models.scorer import Scorer
@@ -95,7 +95,8 @@ class Ours:
         self.state = parallel.replicate(TrainState(self.params, {}, optimizer.init(self.params), step))
         self.blocks = Blocks(self.lengths, config.train.batch, config.mmd.group, config.train.steps_per_dispatch, 0)
         self.iterator = self.blocks.iterator()
-        self.caps = batch_caps(host.windows, jax.device_count(), config.mmd.group)(self.blocks.rows(500))
+        self.packed = packer(host.windows, jax.device_count(), config.mmd.group)
+        _, self.caps = self.packed(self.blocks.rows(500))
         self.run = parallel.over_devices(block_of_steps(self.phase, self.scorer, config, optimizer))
         self.key = parallel.replicate_key(jax.random.key(1))
 
@@ -104,6 +105,7 @@ class Ours:
         count = 0
         while count < self.blocks.steps:
             rows, count = next(self.iterator)
+        rows, _ = self.packed(rows)
         return self.state, self.data, jnp.int32(count), self.key, parallel.local_rows(rows), self.caps
 
     def steps(self) -> None:
@@ -112,9 +114,10 @@ class Ours:
 
     def loss_and_gradients(self, rows: np.ndarray) -> tuple[float, dict[str, np.ndarray], np.ndarray]:
         """Loss of the batch of users `rows` without dropout, its gradients by name, and the negatives [B, L] drawn."""
-        caps = batch_caps(self.host.windows, 1, self.config.mmd.group)(rows[None])
+        packed, caps = packer(self.host.windows, 1, self.config.mmd.group)(rows[None])
+        first = jax.tree.map(lambda x: jnp.asarray(x[0]), packed)
         data = jax.tree.map(jnp.asarray, self.host)
-        batch = make_batch(data, jnp.asarray(rows), jnp.int32(0), jax.random.key(2), caps)
+        batch = make_batch(data, first, jnp.int32(0), jax.random.key(2), caps)
 
         def loss(params, data):
             parts = self.phase.step.args[0](self.scorer, self.config, params, batch, data, None)

@@ -17,11 +17,13 @@ install_import_hook("pad_jax", "beartype.beartype")
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pad_jax.config import Config, config_dict, resolve
 from pad_jax.data.dataset import Dataset, from_sequences
+from pad_jax.models.layout import Layout, lay_out, pack
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = Path(__file__).parent.parent
@@ -68,6 +70,13 @@ def make_config():
         return resolve(config, fields)
 
     return make
+
+
+def laid_out(mask, first_row: int = 0, spare: int = 0) -> Layout:
+    """The layout of a left-padded grid, packed, with `spare` bins more than it takes."""
+    start, bins = pack(np.asarray(mask).sum(axis=1)[None], mask.shape[1])
+    tokens = (int(bins[0]) + spare) * mask.shape[1]
+    return lay_out(jnp.asarray(mask), jnp.asarray(start[0]), tokens, first_row)
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,9 @@ from pad_jax.evaluation.baselines import BASELINES, baseline_ranks, cosine_of
 from pad_jax.evaluation.metrics import hit_ratio, ndcg, summarize
 from pad_jax.evaluation.ranking import rank_by_counting, ranker, ranks_of
 from pad_jax.evaluation.significance import bootstrap_interval
-from pad_jax.models.layout import lay_out
 from pad_jax.models.scorer import Scorer
 from pad_jax.training import parallel
-from tests.conftest import tiny_dataset
+from tests.conftest import laid_out, tiny_dataset
 
 
 def brute_force_rank(scores, target, history):
@@ -84,8 +83,10 @@ def test_full_ranking_is_the_brute_force(pad_scorer, text):
 
     @jax.jit
     def user_vector(seen):
-        layout = lay_out(jnp.ones((1, 8), bool).at[0, : 8 - len(seen)].set(False), len(seen))
-        return scorer.users(params, {e: v.vector[seen] for e, v in items.items()}, layout)[-1]
+        layout = laid_out(np.arange(8)[None] >= 8 - len(seen))
+        row = jnp.zeros(8, jnp.int32).at[8 - len(seen) :].set(seen)
+        inputs = {e: layout.grid.to_tokens(v.vector[row][None]) for e, v in items.items()}
+        return layout.last(scorer.users(params, inputs, layout))[0]
 
     for name in ("valid", "test"):
         ranks = ranker(scorer, 16)(params, data, dataset.split(name, 8))

@@ -5,32 +5,64 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pad_jax.data.batches import Blocks, Caps, batch_caps, device_data, history_gaps, make_batch
+from pad_jax.data.batches import Blocks, Caps, device_data, history_gaps, make_batch, packer
 from pad_jax.losses.recommendation import draw_negatives
-from pad_jax.models.layout import lay_out
+from pad_jax.models.layout import compact, pack
+from tests.conftest import laid_out
 
 
 def left_padded(random, rows, length):
     return np.arange(length) >= length - random.integers(0, length + 1, size=(rows, 1))
 
 
-@pytest.mark.parametrize("spare", [0, 5])
+@pytest.mark.parametrize("spare", [0, 2])
 def test_grid_and_tokens_are_inverse(spare):
     random = np.random.default_rng(0)
     mask = left_padded(random, 6, 5)
-    layout = lay_out(jnp.array(mask), int(mask.sum()) + spare)
+    layout = laid_out(mask, spare=spare)
     x = jnp.asarray(random.normal(size=(len(layout.grid.cell), 3)), jnp.float32)
     grid = np.asarray(layout.grid.to_grid(x))
-    np.testing.assert_array_equal(grid[mask], x[: mask.sum()])
+    used = np.asarray(layout.grid.valid)
+    assert used.sum() == mask.sum()
+    np.testing.assert_array_equal(grid[mask], x[layout.grid.token[mask]])
     assert not grid[~mask].any()
-    np.testing.assert_array_equal(layout.grid.to_tokens(jnp.asarray(grid))[: mask.sum()], x[: mask.sum()])
+    back = np.asarray(layout.grid.to_tokens(jnp.asarray(grid)))
+    np.testing.assert_array_equal(back[used], x[used])
+    assert not back[~used].any()
     np.testing.assert_array_equal(layout.grid.mask, mask)
     np.testing.assert_array_equal(layout.last(x)[mask[:, -1]], grid[:, -1][mask[:, -1]])
 
 
+def test_compact_lists_are_in_row_major_order():
+    mask = left_padded(np.random.default_rng(2), 6, 5)
+    grid = compact(jnp.array(mask), int(mask.sum()) + 3)
+    x = jnp.arange(30.0).reshape(6, 5)
+    np.testing.assert_array_equal(grid.to_tokens(x)[: mask.sum()], np.asarray(x)[mask])
+    np.testing.assert_array_equal(grid.to_grid(grid.to_tokens(x)), np.where(mask, x, 0))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_packing_puts_every_row_into_one_bin(seed):
+    random = np.random.default_rng(seed)
+    lengths = random.integers(0, 21, size=(5, 40))
+    lengths[4] = 0
+    start, bins = pack(lengths, 20)
+    for k in range(5):
+        owner = np.full(20 * bins[k], -1)
+        for row, (begin, length) in enumerate(zip(start[k], lengths[k], strict=True)):
+            assert (owner[begin : begin + length] == -1).all()
+            assert len(owner[begin : begin + length]) == length
+            assert length == 0 or begin // 20 == (begin + length - 1) // 20
+            owner[begin : begin + length] = row
+        assert bins[k] <= np.ceil(1.15 * lengths[k].sum() / 20)
+    awkward, bins = pack(np.full((1, 9), 11), 20)  # no two fit together
+    assert bins[0] == 9
+    assert sorted(awkward[0]) == list(range(0, 180, 20))
+
+
 def test_moves_have_the_gradient_of_a_plain_gather():
     mask = left_padded(np.random.default_rng(1), 4, 6)
-    layout = lay_out(jnp.array(mask), int(mask.sum()) + 3)
+    layout = laid_out(mask, spare=1)
     x = jax.random.normal(jax.random.key(0), (len(layout.grid.cell), 2))
 
     def plain(x):
@@ -45,9 +77,10 @@ def batch_of(dataset, text):
 
     def make(rows, group=4, key=0):
         rows = np.asarray(rows, np.int32)
-        caps = batch_caps(data.windows, 1, group)(rows[None])
+        packed, caps = packer(data.windows, 1, group)(rows[None])
+        packed = jax.tree.map(lambda x: jnp.asarray(x[0]), packed)
         data_on_device = jax.tree.map(jnp.asarray, data)
-        return data, make_batch(data_on_device, jnp.asarray(rows), jnp.int32(0), jax.random.key(key), caps)
+        return data, make_batch(data_on_device, packed, jnp.int32(0), jax.random.key(key), caps)
 
     return make
 
@@ -60,9 +93,10 @@ def test_batch_holds_every_position_once(batch_of):
     valid = np.asarray(batch.valid)
     assert valid.sum() == (inputs > 0).sum()
     items = jnp.asarray(batch.items, jnp.float32)[:, None]
-    np.testing.assert_array_equal(batch.inputs_of(items)[valid, 0], inputs[inputs > 0])
-    np.testing.assert_array_equal(batch.targets_of(items)[valid, 0], targets[inputs > 0])
-    np.testing.assert_array_equal(batch.targets[valid], targets[inputs > 0])
+    place = np.asarray(batch.layout.grid.token)[inputs > 0]
+    np.testing.assert_array_equal(batch.inputs_of(items)[place, 0], inputs[inputs > 0])
+    np.testing.assert_array_equal(batch.targets_of(items)[place, 0], targets[inputs > 0])
+    np.testing.assert_array_equal(batch.targets[place], targets[inputs > 0])
     assert not np.asarray(batch.targets)[~valid].any()
     grid = np.asarray(batch.layout.grid.to_grid(batch.inputs_of(items)))[..., 0]
     np.testing.assert_array_equal(grid, inputs)
@@ -148,8 +182,9 @@ def test_caps_hold_on_every_device():
     lengths = np.array([3, 9, 4, 2, 5, 6, 7, 8])
     windows = np.where(np.arange(9) >= 9 - lengths[:, None], np.arange(1, 73).reshape(8, 9), 0).astype(np.int32)
     rows = np.array([[0, 1, 2, 3, 4, 5, 6, -1]], np.int32)
-    caps = batch_caps(windows, devices=2, group=2)(rows)
+    _, caps = packer(windows, devices=2, group=2)(rows)
     assert isinstance(caps, Caps)
-    assert caps.tokens >= max(2 + 8 + 3 + 1, 4 + 5 + 6) + 1
+    assert caps.tokens == 3 * 8  # 2 + 8 + 3 + 1 and 4 + 5 + 6 tokens in bins of 8: 8, 3 + 2 + 1; 6, 5, 4
+    assert caps.events >= max(3 + 9 + 4 + 2, 5 + 6 + 7) + 1
     assert caps.group_tokens >= 12
     assert caps.items >= 3 + 9 + 4 + 2 + 1

@@ -10,10 +10,10 @@ from pad_jax.models.caser import Caser
 from pad_jax.models.dropout import dropout
 from pad_jax.models.gate import Gate
 from pad_jax.models.gru4rec import GRU4Rec
-from pad_jax.models.layout import lay_out
 from pad_jax.models.sasrec import SASRec
 from pad_jax.models.scorer import Scorer, vectors_of
 from pad_jax.models.towers import Concatenate, TextMLP, TextResidual
+from tests.conftest import laid_out
 
 LENGTH, WIDTH = 6, 8
 BACKBONES = {
@@ -29,9 +29,9 @@ def backbone(request):
     return BACKBONES[request.param]
 
 
-def encode(backbone, params, grid, mask, tokens=None, key=None, first_row=0):
+def encode(backbone, params, grid, mask, spare=0, key=None, first_row=0):
     """Histories as a grid in, states as a grid out."""
-    layout = lay_out(jnp.asarray(mask), tokens or int(mask.sum()), first_row)
+    layout = laid_out(mask, first_row, spare)
     rngs = {} if key is None else {"dropout": key}
     states = backbone.apply(params, layout.grid.to_tokens(jnp.asarray(grid)), layout, key is not None, rngs=rngs)
     return layout.grid.to_grid(states)
@@ -46,8 +46,8 @@ def histories():
 
 
 def start(backbone, mask, noise=0.3):
-    layout = lay_out(jnp.asarray(mask), int(mask.sum()))
-    params = backbone.init(jax.random.key(0), jnp.zeros((int(mask.sum()), WIDTH)), layout, False)
+    layout = laid_out(mask)
+    params = backbone.init(jax.random.key(0), jnp.zeros((len(layout.grid.cell), WIDTH)), layout, False)
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     return tree.unflatten([x + noise * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
@@ -69,7 +69,7 @@ def test_padding_changes_nothing(backbone, histories):
     grid, mask = histories
     params = start(backbone, mask)
     states = encode(backbone, params, grid, mask)
-    spare = encode(backbone, params, np.where(mask[..., None], grid, 7.0).astype(np.float32), mask, int(mask.sum()) + 9)
+    spare = encode(backbone, params, np.where(mask[..., None], grid, 7.0).astype(np.float32), mask, spare=2)
     np.testing.assert_allclose(spare, states, atol=1e-6)
     for row in range(len(mask)):
         alone = encode(backbone, params, grid[row : row + 1], mask[row : row + 1])
@@ -95,7 +95,7 @@ def test_dropout_belongs_to_the_row(backbone, histories):
     params = start(backbone, mask)
     key = jax.random.key(3)
     states = encode(backbone, params, grid, mask, key=key)
-    other = encode(backbone, params, grid[2:], mask[2:], tokens=20, key=key, first_row=2)
+    other = encode(backbone, params, grid[2:], mask[2:], spare=3, key=key, first_row=2)
     np.testing.assert_allclose(other, states[2:], atol=1e-6)
     assert np.abs(np.asarray(states) - np.asarray(encode(backbone, params, grid, mask))).max() > 1e-3
 
@@ -128,7 +128,7 @@ def test_sasrec_written_out(histories):
 
 
 def test_sasrec_size_of_the_official_encoder():
-    params = SASRec().init(jax.random.key(0), jnp.zeros((20, 128)), lay_out(jnp.ones((1, 20), bool), 20), False)
+    params = SASRec().init(jax.random.key(0), jnp.zeros((20, 128)), laid_out(np.ones((1, 20), bool)), False)
     assert sum(x.size for x in jax.tree.leaves(params)) == 991_616
 
 
@@ -246,7 +246,7 @@ def test_bfloat16_is_the_same_function_in_fewer_digits(make_config, dataset, tex
     """Scores of PAD's three experts differ from float32 by less than 3 %, but do differ; parameters stay float32."""
     scores = {}
     data = jax.tree.map(jnp.asarray, device_data(dataset, 8, 10, text))
-    layout = lay_out(jnp.asarray(data.windows[:, 1:] > 0), int((data.windows[:, 1:] > 0).sum()))
+    layout = laid_out(np.asarray(data.windows[:, 1:] > 0))
     ids = jnp.take(data.windows[:, 1:].reshape(-1), layout.grid.cell, mode="clip")
     for dtype in ("float32", "bfloat16"):
         config = make_config(model__dtype=dtype)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from pad_jax.data.batches import batch_caps, device_data, make_batch, scored_items
+from pad_jax.data.batches import device_data, make_batch, packer, scored_items
 from pad_jax.evaluation.ranking import rank_by_counting, ranker
 from pad_jax.methods import METHODS
 from pad_jax.methods.base import forward, fused_loss
@@ -64,13 +64,14 @@ class Setup:
             previous = merge(state.params, state.frozen)
         return previous
 
-    def caps(self, rows, devices):
+    def packed(self, rows, devices):
         windows = np.asarray(self.data.windows)
-        return batch_caps(windows, devices, self.config.mmd.group, self.config.mmd.include_padding)(rows)
+        return packer(windows, devices, self.config.mmd.group, self.config.mmd.include_padding)(rows)
 
     def batch(self, rows=ROWS):
-        caps = self.caps(rows[None], 1)
-        return make_batch(self.data, jnp.asarray(rows), jnp.int32(0), jax.random.key(5), caps), caps
+        packed, caps = self.packed(rows[None], 1)
+        packed = jax.tree.map(lambda x: jnp.asarray(x[0]), packed)
+        return make_batch(self.data, packed, jnp.int32(0), jax.random.key(5), caps), caps
 
 
 @pytest.fixture
@@ -139,11 +140,11 @@ def test_a_frozen_path_that_matches_nothing_is_an_error(setup):
 def run_on(devices, s, phase, state, optimizer, steps=2, rows=None):
     """`steps` steps of the mapped block on the first `devices` devices."""
     rows = np.stack([ROWS, (ROWS + 21) % 37]).astype(np.int32) if rows is None else rows
-    caps = s.caps(rows, devices)
+    packed, caps = s.packed(rows, devices)
     block = block_of_steps(phase, s.scorer(phase), s.config, optimizer)
     mapped = parallel.over_devices(block, jax.devices()[:devices])
     state = jax.tree.map(lambda x: jnp.array(x, copy=True), state)  # the mapped block donates its state
-    split = rows.reshape(len(rows), devices, -1).swapaxes(0, 1)
+    split = jax.tree.map(lambda x: x.reshape(len(x), devices, -1).swapaxes(0, 1), packed)
     return mapped(state, s.data, jnp.int32(steps), jax.random.key(2), split, caps)
 
 

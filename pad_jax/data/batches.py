@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray
 from pad_jax.config import Config
 from pad_jax.data.dataset import Dataset, frequency_buckets
 from pad_jax.losses.recommendation import draw_negatives
-from pad_jax.models.layout import Grid, Layout, lay_out, move
+from pad_jax.models.layout import Grid, Layout, compact, lay_out, move, pack
 
 _SAMPLES = 1 << 20  # folds a step's key for drawn items; the scorer folds it with small numbers for dropout
 
@@ -27,10 +27,10 @@ class DeviceData(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B users' training windows as tokens: the T inputs of the encoder and the V >= T events of the windows.
+    """B users' training windows as tokens: the T inputs of the encoder, and the V events of the windows.
 
     Window events are in row-major order, so the target of an input is the event behind it. `layout` is the
-    encoder's grid [B, L]; `event` and its inverse say which window event each input is.
+    encoder's, packed into bins; `event` and its inverse say which window event each input is.
     """
 
     items: Int[Array, " V"]  # window events, 0 in the unused tail
@@ -65,6 +65,7 @@ class Caps(NamedTuple):
     """Static sizes of a batch's lists on one device."""
 
     tokens: int  # T
+    events: int  # V
     items: int  # X
     group: int  # users per MMD group
     group_tokens: int  # most window events of a group
@@ -115,29 +116,34 @@ def device_data(dataset: Dataset, length: int, buckets: int, text: Float[np.ndar
     return DeviceData(windows, history_gaps(windows, dataset.items), bucket, text)
 
 
-def make_batch(
-    data: DeviceData, rows: Int[Array, " B"], first_row: Int[Array, ""], key: PRNGKeyArray, caps: Caps
-) -> Batch:
-    """Gathers the windows of users `rows` (-1: no user) and draws a negative per position; runs on the device."""
-    windows = jnp.where(rows[:, None] >= 0, data.windows[rows], 0)
-    mask = windows > 0
-    count, width = windows.shape
-    layout = lay_out(mask[:, :-1], caps.tokens, first_row)
-    events = lay_out(mask, caps.tokens + count, first_row)
+class Rows(NamedTuple):
+    """What the host says of K batches: their users (-1: none), and where each one's tokens begin, see `pack`."""
+
+    user: Int[Array | np.ndarray, "*K B"]
+    start: Int[Array | np.ndarray, "*K B"]
+
+
+def make_batch(data: DeviceData, rows: Rows, first_row: Int[Array, ""], key: PRNGKeyArray, caps: Caps) -> Batch:
+    """Gathers the windows of users `rows` and draws a negative per position; runs on the device."""
+    user = jnp.asarray(rows.user)
+    windows = jnp.where(user[:, None] >= 0, data.windows[user], 0)
+    mask, width = windows > 0, windows.shape[1]
+    layout = lay_out(mask[:, :-1], jnp.asarray(rows.start), caps.tokens, first_row)
+    events = compact(mask, caps.events)
     row, slot = layout.grid.cell // (width - 1), layout.slot
     inside = layout.grid.valid
-    event = jnp.where(inside, jnp.take(events.grid.token.reshape(-1), row * width + slot, mode="clip"), len(events.uid))
-    event_row, event_slot = events.grid.cell // width, events.slot
-    is_input = events.grid.valid & (event_slot < width - 1)
+    event = jnp.where(inside, jnp.take(events.token.reshape(-1), row * width + slot, mode="clip"), caps.events)
+    event_row, event_slot = events.cell // width, events.cell % width
+    is_input = events.valid & (event_slot < width - 1)
     input_ = jnp.where(
         is_input,
         jnp.take(layout.grid.token.reshape(-1), event_row * (width - 1) + event_slot, mode="clip"),
         caps.tokens,
     )
     negatives = draw_negatives(
-        key, layout.uid, jnp.take(data.gaps, jnp.take(rows, row, mode="clip"), axis=0), data.bucket.shape[0] - 1
+        key, layout.uid, jnp.take(data.gaps, jnp.take(user, row, mode="clip"), axis=0), data.bucket.shape[0] - 1
     )
-    items = jnp.take(windows.reshape(-1), events.grid.cell, mode="fill", fill_value=0)
+    items = jnp.take(windows.reshape(-1), events.cell, mode="fill", fill_value=0)
     distinct, item = jnp.unique(items, size=caps.items, fill_value=0, return_inverse=True)
     return Batch(
         items=items,
@@ -147,21 +153,21 @@ def make_batch(
         event=event,
         input=input_,
         negatives=jnp.where(inside, negatives, 0),
-        groups=(_group(events.grid, caps), _group(layout.grid, caps)),
+        groups=(_group(events, caps), _group(layout.grid, caps)),
     )
 
 
 def _group(grid: Grid, caps: Caps) -> Grid:
     """Tokens of each `group` consecutive rows as one row of a grid of `group_tokens` columns."""
-    rows, width = grid.token.shape
-    count = rows // caps.group
-    per_group = grid.mask.reshape(count, -1).sum(axis=1)
-    start = jnp.cumsum(per_group) - per_group
-    column = jnp.arange(caps.group_tokens)
-    token = jnp.where(column[None] < per_group[:, None], start[:, None] + column[None], len(grid.cell))
-    group = jnp.minimum(grid.cell // (width * caps.group), count - 1)
-    cell = group * caps.group_tokens + jnp.arange(len(grid.cell)) - start[group]
-    return Grid(jnp.where(grid.valid, cell, token.size), token)
+    rows = grid.token.shape[0]
+    count, tokens = rows // caps.group, len(grid.cell)
+    mask = grid.mask.reshape(count, -1)
+    size = count * caps.group_tokens
+    place = jnp.arange(count)[:, None] * caps.group_tokens + jnp.cumsum(mask, axis=1) - 1
+    place = jnp.where(mask, place, size).reshape(-1)
+    token = jnp.full(size, tokens).at[place].set(grid.token.reshape(-1), mode="drop")
+    cell = jnp.take(place, grid.cell, mode="fill", fill_value=size)
+    return Grid(cell, token.reshape(count, caps.group_tokens))
 
 
 class Blocks:
@@ -220,33 +226,37 @@ def _deal(size: Int[np.ndarray, " n"], count: int, random: np.random.Generator) 
     return random.permuted(strata, axis=1).T
 
 
-def batch_caps(
+def packer(
     windows: Int32[np.ndarray, "U W"], devices: int, group: int, whole_groups: bool = False
-) -> Callable[[Int32[np.ndarray, "K B"]], Caps]:
-    """A function from rows to sizes that hold each of these batches on every device.
+) -> Callable[[Int32[np.ndarray, "K B"]], tuple[Rows, Caps]]:
+    """A function from users to their places and the sizes that hold each of these batches on every device.
 
-    They are rounded up so that few shapes are compiled. `whole_groups` gives every group room for all its slots, empty
-    ones included.
+    Sizes are rounded up so that few shapes are compiled. `whole_groups` gives every group room for all its slots,
+    empty ones included.
     """
     typical = float((windows > 0).mean())
 
-    def caps(rows: Int32[np.ndarray, "K B"]) -> Caps:
+    def packed(rows: Int32[np.ndarray, "K B"]) -> tuple[Rows, Caps]:
         held = np.where(rows[:, :, None] >= 0, windows[rows], 0)
         steps, batch, width = held.shape
         per_row = (held > 0).sum(axis=2)
-        inputs = np.maximum(per_row - 1, 0).reshape(steps, devices, -1).sum(axis=2)
+        inputs = np.maximum(per_row - 1, 0).reshape(steps * devices, -1)
+        start, bins = pack(inputs, width - 1)
+        events = per_row.reshape(steps, devices, -1).sum(axis=2)
         grouped = per_row.reshape(steps, -1, group).sum(axis=2)
         ordered = np.sort(held.reshape(steps, devices, -1), axis=2)
         distinct = 2 + (ordered[..., 1:] != ordered[..., :-1]).sum(axis=2)  # the first, and 0 where no slot is empty
         slots = batch // devices * width
-        return Caps(
-            tokens=_round_up(1 + int(inputs.max()), typical * slots),
+        caps = Caps(
+            tokens=max(int(bins.max()), 1) * (width - 1),
+            events=_round_up(1 + int(events.max()), typical * slots),
             items=_round_up(int(distinct.max()), typical * slots),
             group=group,
             group_tokens=group * width if whole_groups else _round_up(int(grouped.max()), typical * group * width),
         )
+        return Rows(rows, start.reshape(rows.shape)), caps
 
-    return caps
+    return packed
 
 
 def common_caps(first: Caps, second: Caps) -> Caps:

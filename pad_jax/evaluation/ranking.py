@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from pad_jax.data.batches import DeviceData
 from pad_jax.data.dataset import Split
-from pad_jax.models.layout import lay_out
+from pad_jax.models.layout import lay_out, pack
 from pad_jax.models.scorer import Params, Scorer, vectors_of
 from pad_jax.training import parallel
 
@@ -69,9 +69,10 @@ def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], 
         return vectors_of(items), scorer.gated(params, items, jnp.asarray(data.bucket))
 
     @functools.partial(jax.pmap, axis_name=parallel.AXIS, in_axes=(None, 0, None), static_broadcasted_argnums=2)
-    def ranks(shared, split: Split, tokens: int):
+    def ranks(shared, rows: tuple[Split, Array], tokens: int):
         params, vectors, gated = shared
-        layout = lay_out(jnp.asarray(split.inputs) > 0, tokens)
+        split, start = rows
+        layout = lay_out(jnp.asarray(split.inputs) > 0, start, tokens)
         ids = jnp.take(split.inputs.reshape(-1), layout.grid.cell, mode="fill", fill_value=0)
         users = scorer.users(params, jax.tree.map(lambda x: x[ids], vectors), layout)
         return ranks_of(layout.last(users), gated, jnp.asarray(split.target), jnp.asarray(split.history))
@@ -81,17 +82,19 @@ def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], 
         shared = (params, *catalogue(params, data))
         users = len(split.target)
         step = min(batch * jax.device_count(), -(-users // jax.device_count()) * jax.device_count())
-        lengths = np.resize((split.inputs > 0).sum(axis=1), -(-users // step) * step)
-        tokens = int(lengths.reshape(-1, step // jax.device_count()).sum(axis=1).max())
-        results = []
-        for begin in range(0, users, step):
-            part = jax.tree.map(lambda x, b=begin: _fill(x[b : b + step], step), split)
-            results.append(parallel.map_rows(lambda s, r: ranks(s, r, tokens), shared, part))
-        return np.concatenate(results)[:users]
+        parts = -(-users // step)
+        lengths = (split.inputs > 0).sum(axis=1)
+        # every part has users of all lengths; -1 fills up
+        order = np.concatenate([np.argsort(lengths, kind="stable"), np.full(parts * step - users, -1)])
+        order = order.reshape(step, parts).T
+        held = np.where(order >= 0, lengths[order], 0).reshape(-1, step // jax.device_count())
+        start, bins = pack(held, split.inputs.shape[1])
+        tokens = max(int(bins.max()), 1) * split.inputs.shape[1]
+        result = np.zeros(users, np.float32)
+        for index, begin in zip(order, start.reshape(parts, step), strict=True):
+            part = jax.tree.map(lambda x, i=index: np.where((i >= 0).reshape(-1, *(1,) * (x.ndim - 1)), x[i], 0), split)
+            found = parallel.map_rows(lambda s, r: ranks(s, r, tokens), shared, (part, begin))
+            result[index[index >= 0]] = found[index >= 0]
+        return result
 
     return rank
-
-
-def _fill(x: np.ndarray, rows: int) -> np.ndarray:
-    """`rows` rows: zeros behind the given ones."""
-    return np.concatenate([x, np.zeros((rows - len(x), *x.shape[1:]), x.dtype)]) if len(x) < rows else x

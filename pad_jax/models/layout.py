@@ -1,22 +1,24 @@
 """Tokens without padding: the events of a batch as one list [T], and where each stands in the grid [B, L].
 
-65 % of the slots of a left-padded [B, L] grid are empty on Prime Pantry. Everything that works on one position at a
-time (projections, feed-forward layers, towers, losses) therefore sees the T tokens only. Attention looks back along
-the list, in chunks; recurrence and convolution move to the grid and back. Both moves are the same permutation, so the
-backward pass of each is a gather as well, never a scatter.
+65 % of the slots of a left-padded [B, L] grid are empty on Prime Pantry. Users are therefore packed into Z bins of L
+tokens, T = Z * L, and everything that works on one position at a time (projections, feed-forward layers, towers,
+losses) sees these T tokens only. No user lies in two bins, so attention is within bins. Recurrence and convolution move
+to the grid and back: both moves are the same permutation, so the backward pass of each is a gather as well, never a
+scatter.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Int32, Shaped
 
 
 class Grid(NamedTuple):
     """T tokens and a grid [R, W]: the two directions of one permutation."""
 
-    cell: Int[Array, " T"]  # token -> row * W + column; R * W for the unused tail
+    cell: Int[Array, " T"]  # token -> row * W + column; R * W for an unused one
     token: Int[Array, "R W"]  # cell -> token; T for an empty cell
 
     @property
@@ -32,7 +34,7 @@ class Grid(NamedTuple):
         return move(x, self.token.reshape(-1), self.cell).reshape(*self.token.shape, *x.shape[1:])
 
     def to_tokens(self, x: Float[Array, "R W ..."]) -> Float[Array, "T ..."]:
-        """The inverse of `to_grid`; the unused tail holds zeros."""
+        """The inverse of `to_grid`; unused tokens hold zeros."""
         return move(x.reshape(-1, *x.shape[2:]), self.cell, self.token.reshape(-1))
 
 
@@ -51,11 +53,6 @@ class Layout(NamedTuple):
         return self.grid.cell % self.length
 
     @property
-    def user(self) -> Int[Array, " T"]:
-        """Row of every token; B in the unused tail."""
-        return self.grid.cell // self.length
-
-    @property
     def uid(self) -> Int[Array, " T"]:
         """Names every token within the whole batch: random draws are keyed by it."""
         return self.grid.cell + self.first_row * self.length
@@ -64,60 +61,61 @@ class Layout(NamedTuple):
         """The newest token of every row; zeros for a row without events."""
         return jnp.take(x, self.grid.token[:, -1], axis=0, mode="fill", fill_value=0)
 
+    @property
+    def distance(self) -> Int[Array, "L L"]:
+        """How many tokens each token of a bin stands behind another (columns); negative for later ones."""
+        place = jnp.arange(self.length)
+        return place[:, None] - place[None]
 
-def lay_out(mask: Bool[Array, "B L"], tokens: int, first_row: int | Int[Array, ""] = 0) -> Layout:
-    """The layout of a left-padded grid. `tokens` is T: at least the number of true cells, or events are lost."""
-    flat = mask.reshape(-1)
-    (cell,) = jnp.nonzero(flat, size=tokens, fill_value=flat.size)
-    token = jnp.where(flat, jnp.cumsum(flat) - 1, tokens).reshape(mask.shape)
+    @property
+    def seen(self) -> Bool[Array, "Z L L"]:
+        """Which tokens of its bin each token sees: the same user's, up to itself."""
+        user = self.bins(self.grid.cell // self.length)
+        return (user[:, :, None] == user[:, None]) & (self.distance >= 0)[None]
+
+    def bins(self, x: Shaped[Array, "T ..."]) -> Shaped[Array, "Z L ..."]:
+        """Tokens by the bin that holds them."""
+        return x.reshape(-1, self.length, *x.shape[1:])
+
+
+def pack(lengths: Int[np.ndarray, "K B"], size: int) -> tuple[Int32[np.ndarray, "K B"], Int[np.ndarray, " K"]]:
+    """Puts rows of `lengths` tokens into bins of `size`, so that none lies in two: best fit, longest first.
+
+    Returns the place of every row's first token among the bins laid end to end, and how many bins are used, for each
+    of K batches. Runs on the host, over all batches at once.
+    """
+    batches, rows = lengths.shape
+    most = min(rows, 2 * int(lengths.sum(axis=1).max(initial=0)) // size + 1)  # any two bins hold more than one could
+    free = np.full((batches, most), size)
+    start = np.zeros(lengths.shape, np.int32)
+    batch = np.arange(batches)
+    for row in np.argsort(-lengths, axis=1, kind="stable").T:
+        need = lengths[batch, row]
+        if not need.any():
+            break
+        chosen = np.where(free >= need[:, None], free, size + 1).argmin(axis=1)
+        start[batch, row] = (chosen + 1) * size - free[batch, chosen]
+        free[batch, chosen] -= need
+    return start, (free < size).sum(axis=1)
+
+
+def lay_out(
+    mask: Bool[Array, "B L"], start: Int[Array, " B"], tokens: int, first_row: int | Int[Array, ""] = 0
+) -> Layout:
+    """The layout of a left-padded grid whose rows `pack` has put into bins of L: row b begins at token `start[b]`.
+
+    `tokens` is T, a multiple of L that holds all bins.
+    """
+    token = jnp.where(mask, start[:, None] + jnp.cumsum(mask, axis=1) - 1, tokens)
+    cell = jnp.full(tokens, mask.size).at[token.reshape(-1)].set(jnp.arange(mask.size), mode="drop")
     return Layout(Grid(cell, token), jnp.asarray(first_row, jnp.int32))
 
 
-class Chunks(NamedTuple):
-    """The token list cut into Z chunks of C >= L tokens: what a token may see is in its chunk or the one before.
-
-    Users' tokens are neighbours, oldest first, at most L of them; so attention in chunks costs T x 2 C whatever the
-    number of users, and nothing is moved.
-    """
-
-    size: int  # C
-    seen: Bool[Array, "Z C M"]  # which of its M = 2 C keys each query sees: the same user's, up to itself
-
-    def of(self, x: Shaped[Array, "T ..."]) -> Shaped[Array, "Z C ..."]:
-        return _chunks(x, self.size, 0)
-
-    def behind(self, x: Float[Array, "T ..."]) -> Float[Array, "Z M ..."]:
-        """Every chunk with the one before it in front."""
-        return _with_previous(self.of(x), 0)
-
-    def tokens(self, x: Float[Array, "Z C ..."], count: int) -> Float[Array, "T ..."]:
-        return x.reshape(-1, *x.shape[2:])[:count]
-
-    @property
-    def distance(self) -> Int[Array, "C M"]:
-        """How many tokens each key stands behind its query; negative for later ones."""
-        return self.size + jnp.arange(self.size)[:, None] - jnp.arange(2 * self.size)[None]
-
-
-def chunks(layout: Layout) -> Chunks:
-    """Chunks of L tokens, rounded up to a multiple of 16."""
-    size = -(-layout.length // 16) * 16
-    rows = layout.grid.token.shape[0]
-    user = _chunks(layout.user, size, rows)
-    same = user[:, :, None] == _with_previous(user, -1)[:, None]
-    found = Chunks(size, same)
-    return found._replace(seen=same & (found.distance >= 0)[None])
-
-
-def _chunks(x, size: int, fill):
-    count = -(-x.shape[0] // size)
-    x = jnp.pad(x, ((0, count * size - x.shape[0]), *((0, 0),) * (x.ndim - 1)), constant_values=fill)
-    return x.reshape(count, size, *x.shape[1:])
-
-
-def _with_previous(x, fill):
-    previous = jnp.pad(x[:-1], ((1, 0), *((0, 0),) * (x.ndim - 1)), constant_values=fill)
-    return jnp.concatenate([previous, x], axis=1)
+def compact(mask: Bool[Array, "B W"], tokens: int) -> Grid:
+    """The true cells in row-major order as a list of `tokens`: at least their number, or some are lost."""
+    flat = mask.reshape(-1)
+    (cell,) = jnp.nonzero(flat, size=tokens, fill_value=flat.size)
+    return Grid(cell, jnp.where(flat, jnp.cumsum(flat) - 1, tokens).reshape(mask.shape))
 
 
 @jax.custom_vjp

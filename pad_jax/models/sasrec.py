@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pad_jax.models.dropout import dropout, keep
-from pad_jax.models.layout import Layout, chunks
+from pad_jax.models.layout import Layout
 
 xavier_normal = nn.initializers.xavier_normal()
 
@@ -65,16 +65,13 @@ class SASRec(nn.Module):
         width = query.shape[-1]
         head = width // self.heads
 
-        query, key, value = (y.reshape(-1, self.heads, head) for y in (query, key, value))
-        parts = chunks(layout)
+        query, key, value = (layout.bins(y.reshape(-1, self.heads, head)) for y in (query, key, value))
         exact = jnp.promote_types(query.dtype, jnp.float32)
-        scores = jnp.einsum("zqhd,zkhd->zhqk", parts.of(query), parts.behind(key), preferred_element_type=exact)
-        scores /= jnp.sqrt(head)
-        weights = jax.nn.softmax(jnp.where(parts.seen[:, None], scores, -1e9), axis=-1)
+        scores = jnp.einsum("zqhd,zkhd->zhqk", query, key, preferred_element_type=exact) / jnp.sqrt(head)
+        weights = jax.nn.softmax(jnp.where(layout.seen[:, None], scores, -1e9), axis=-1)
         if train:
-            row = parts.of(layout.uid)[:, None, :, None]
-            column = self.heads * parts.distance[None] + jnp.arange(self.heads)[:, None, None]
+            row = layout.bins(layout.uid)[:, None, :, None]
+            column = self.heads * layout.distance[None] + jnp.arange(self.heads)[:, None, None]
             kept = keep(self.dropout, self.make_rng("dropout"), row, column[None])
             weights = jnp.where(kept, weights / (1 - self.dropout), 0)
-        mixed = jnp.einsum("zhqk,zkhd->zqhd", weights.astype(value.dtype), parts.behind(value))
-        return parts.tokens(mixed, len(query)).reshape(-1, width)
+        return jnp.einsum("zhqk,zkhd->zqhd", weights.astype(value.dtype), value).reshape(-1, width)

@@ -106,7 +106,7 @@ class Scorer:
         """Fresh parameters of every expert; the same key gives an expert the same values in any set of experts."""
         params: dict[str, Any] = {"tables": {}, "towers": {}, "encoders": {}}
         width = self.model.width
-        layout = lay_out(jnp.ones((1, self.length), bool), self.length)
+        layout = lay_out(jnp.ones((1, self.length), bool), jnp.zeros(1, jnp.int32), self.length)
         uid = jnp.arange(1)
         for expert in self.experts:
             table_key, tower_key, encoder_key = jax.random.split(jax.random.fold_in(key, EXPERTS.index(expert)), 3)

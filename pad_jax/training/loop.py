@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from pad_jax.config import Config
-from pad_jax.data.batches import Blocks, DeviceData, batch_caps, common_caps, make_batch
+from pad_jax.data.batches import Blocks, DeviceData, common_caps, make_batch, packer
 from pad_jax.errors import UserError
 from pad_jax.methods.base import Phase
 from pad_jax.models.scorer import Scorer
@@ -36,11 +36,11 @@ def block_of_steps(phase: Phase, scorer: Scorer, config: Config, optimizer) -> C
     """
 
     def block(state: TrainState, data: DeviceData, count, key, rows, caps):
-        first_row = jax.lax.axis_index(parallel.AXIS) * rows.shape[1]
+        first_row = jax.lax.axis_index(parallel.AXIS) * rows.user.shape[1]
 
         def step(index, state):
             negative_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
-            batch = make_batch(data, rows[index], first_row, negative_key, caps)
+            batch = make_batch(data, jax.tree.map(lambda x: x[index], rows), first_row, negative_key, caps)
             return phase.step(optimizer, scorer, config, state, batch, data, loss_key, axis=parallel.AXIS)
 
         def body(index, carry):
@@ -78,8 +78,8 @@ def train(
     optimizer = adamw(config, phase.limits(config))
     state = parallel.replicate(TrainState(params, frozen, optimizer.init(params), jnp.zeros((), jnp.int32)))
     key = parallel.replicate_key(jax.random.fold_in(jax.random.key(config.seed), 1))
-    caps_of = batch_caps(windows, jax.device_count(), config.mmd.group, config.mmd.include_padding)
-    usual = caps_of(blocks.rows(_SAMPLE))  # one shape for nearly every block: another one is compiled anew
+    packed = packer(windows, jax.device_count(), config.mmd.group, config.mmd.include_padding)
+    _, usual = packed(blocks.rows(_SAMPLE))  # one shape for nearly every block: another one is compiled anew
     run = parallel.over_devices(block_of_steps(phase, scorer, config, optimizer))
     iterator = blocks.iterator()
     checkpoints = Checkpoints(directory / "checkpoints")
@@ -100,7 +100,8 @@ def train(
         with progress(f"{phase.name} epoch {epoch}", blocks.epoch_steps) as bar:
             for _ in range(blocks.blocks):
                 rows, count = next(iterator)
-                caps = common_caps(usual, caps_of(rows))
+                rows, caps = packed(rows)
+                caps = common_caps(usual, caps)
                 arguments = (state, data, jnp.int32(count), key, parallel.local_rows(rows), caps)
                 if not checked:
                     memory.check(run, arguments)

@@ -50,12 +50,15 @@ def first_replica(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.addressable_shards[0].data, tree)
 
 
-def local_rows(rows: np.ndarray) -> np.ndarray:
-    """Splits [K, B] over all devices: this process's part, [local devices, K, B / devices]."""
-    steps, batch = rows.shape
-    split = rows.reshape(steps, jax.device_count(), batch // jax.device_count()).swapaxes(0, 1)
+def local_rows(rows: Any) -> Any:
+    """Splits arrays [K, B] over all devices: this process's part, [local devices, K, B / devices]."""
     here = [i for i, device in enumerate(jax.devices()) if device.process_index == jax.process_index()]
-    return np.ascontiguousarray(split[here])
+
+    def split(x: np.ndarray) -> np.ndarray:
+        whole = x.reshape(len(x), jax.device_count(), -1).swapaxes(0, 1)
+        return np.ascontiguousarray(whole[here])
+
+    return jax.tree.map(split, rows)
 
 
 def over_devices(block: Callable[..., Any], devices: Sequence[Any] | None = None) -> Callable[..., Any]:
