@@ -76,10 +76,10 @@ class Towers(nn.Module):
     fuse: bool
 
     @nn.compact
-    def __call__(self, text, ids, uid, train: bool) -> ItemVectors:
+    def __call__(self, text, ids, uid, train: bool, product=None) -> ItemVectors:
         width, rate, dtype = self.model.width, self.model.dropout, products_in(self.model)
         if self.model.text_tower == "mlp":
-            part = TextMLP(width, self.model.text_layers, rate, dtype, name="text")(text, uid, train)
+            part = TextMLP(width, self.model.text_layers, rate, dtype, name="text")(text, uid, train, product)
         else:
             part = TextResidual(width, rate, dtype, name="text")(text, uid, train)
         part = part.astype(jnp.float32)
@@ -134,6 +134,7 @@ class Scorer:
     ) -> dict[str, ItemVectors]:
         """Every expert's vectors of items `ids`. With a key, dropout; its draws belong to the item."""
         text = data.text[ids].astype(jnp.float32) if data.text.shape[1] else None
+        products = self._first_products(params["towers"], text)
         result: dict[str, ItemVectors] = {}
         for expert in self.experts:
             rows: Any = params["tables"][expert][ids] if expert != "text" else None
@@ -143,7 +144,8 @@ class Scorer:
                 result[expert] = ItemVectors(rows)
             else:
                 tower, rngs = params["towers"][expert], self._rng(key, expert, 0)
-                result[expert] = _apply(self._tower(expert), tower, text, rows, ids, key is not None, rngs=rngs)
+                inputs = (text, rows, ids, key is not None, products.get(expert))
+                result[expert] = _apply(self._tower(expert), tower, *inputs, rngs=rngs)
         return result
 
     def gates(self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]) -> Float[Array, "R K"]:
@@ -180,6 +182,15 @@ class Scorer:
         else:
             table = nn.initializers.xavier_normal()(key, shape)
         return table.at[0].set(0)
+
+    def _first_products(self, towers: Mapping[str, Any], text) -> dict[str, Float[Array, "R D"]]:
+        """text @ kernel of the first layer of each text MLP, in one product; nothing where there is only one."""
+        names = [expert for expert in self.experts if expert != "id"]
+        if len(names) < 2 or self.model.text_tower != "mlp":
+            return {}
+        kernels = jnp.concatenate([towers[name]["text"]["Dense_0"]["kernel"] for name in names], axis=1)
+        product = text.astype(self.model.dtype) @ kernels.astype(self.model.dtype)
+        return dict(zip(names, jnp.split(product, len(names), axis=1), strict=True))
 
     def _tower(self, expert: str) -> Towers:
         return Towers(self.model, fuse=expert == "aligned")

@@ -10,7 +10,11 @@ xavier_normal = nn.initializers.xavier_normal()
 
 
 class TextMLP(nn.Module):
-    """f_w of Eq. (7): GELU(Linear E->D), then `layers` times [Dropout, Linear D->D, GELU] (official `FC_Layers`)."""
+    """f_w of Eq. (7): GELU(Linear E->D), then `layers` times [Dropout, Linear D->D, GELU] (official `FC_Layers`).
+
+    With `product`, which is text @ kernel of the first Linear, that product is not taken again: the rows of several
+    towers are the same, and one product with their kernels side by side is faster than one for each.
+    """
 
     width: int
     layers: int = 4
@@ -18,8 +22,12 @@ class TextMLP(nn.Module):
     dtype: str | None = None  # of the matrix products
 
     @nn.compact
-    def __call__(self, text: Float[Array, "R E"], uid: Int[Array, " R"], train: bool) -> Float[Array, "R D"]:
-        x = nn.gelu(nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier_normal)(text), approximate=False)
+    def __call__(
+        self, text: Float[Array, "R E"], uid: Int[Array, " R"], train: bool, product: Float[Array, "R D"] | None = None
+    ) -> Float[Array, "R D"]:
+        given = None if product is None else lambda *_, **__: product
+        first = nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier_normal, dot_general=given)
+        x = nn.gelu(first(text), approximate=False)
         for _ in range(self.layers):
             if train:
                 x = dropout(x, self.dropout, self.make_rng("dropout"), uid)
