@@ -134,7 +134,7 @@ class Scorer:
     ) -> dict[str, ItemVectors]:
         """Every expert's vectors of items `ids`. With a key, dropout; its draws belong to the item."""
         text = data.text[ids].astype(jnp.float32) if data.text.shape[1] else None
-        products = self._first_products(params["towers"], text)
+        products = self._first_products(params.get("towers", {}), text)
         result: dict[str, ItemVectors] = {}
         for expert in self.experts:
             rows: Any = params["tables"][expert][ids] if expert != "text" else None
