@@ -9,14 +9,7 @@ import json
 from typing import Any
 
 from benchmarks.harness import Report, arguments, in_own_process, peak_mib, run
-from benchmarks.problem import Ours, Theirs, configuration, pantry, random_text
-
-PHASES = {
-    "phase 1": ("pretrain", 0),
-    "phase 2": ("align", 384),
-    "phase 3": ("finetune", 384),
-    "phase 3, 4096-d": ("finetune", 4096),
-}
+from benchmarks.problem import CASES, Ours, Theirs, configuration, pantry, random_text
 
 
 def main() -> None:
@@ -28,7 +21,7 @@ def main() -> None:
         return
     columns = ("case", "ours_mib", "peer_mib", "ratio", "process_mib")
     with Report("memory", columns) as report:
-        for name, (phase, width) in PHASES.items():
+        for name, (phase, width) in CASES.items():
             case = {"phase": phase, "width": width}
             ours = in_own_process("benchmarks.memory", case | {"peer": False})
             peer = in_own_process("benchmarks.memory", case | {"peer": True})

@@ -146,6 +146,20 @@ def mmd(source: Tensor, target: Tensor, mask: Tensor | None, scales: tuple[int, 
     return off_diagonal / (count * (count - 1)) - 2 * cross / count**2 + 2 / (count - 1)
 
 
+def mask_history(scores: Tensor, history: Tensor) -> Tensor:
+    """Scores [B, N + 1] with -inf at the items of history [B, H], 0 in it and in column 0 being padding; in place."""
+    scores.scatter_(1, history, -torch.inf)
+    scores[:, 0] = -torch.inf
+    return scores
+
+
+def ranks_by_comparison(scores: Tensor, target: Tensor, history: Tensor) -> Tensor:
+    """Ranks [B] of targets that are not in the history; ties share their mean."""
+    own = scores.gather(1, target[:, None])
+    scores = mask_history(scores, history)
+    return 1 + (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
+
+
 def draw_negatives(gaps: Tensor, items: int, length: int) -> Tensor:
     """[B, L] items outside the prefix whose `pad_jax.data.batches.history_gaps` are `gaps` [B, W]."""
     outside = items - (gaps < items).sum(1, keepdim=True)

@@ -8,14 +8,7 @@ import statistics
 from functools import partial
 
 from benchmarks.harness import Report, arguments, in_turn, ratio, run
-from benchmarks.problem import Ours, Theirs, configuration, pantry, parity, random_text
-
-CASES = {
-    "phase 1": ("pretrain", 0),
-    "phase 2": ("align", 384),
-    "phase 3": ("finetune", 384),
-    "phase 3, 4096-d": ("finetune", 4096),
-}
+from benchmarks.problem import CASES, Ours, Theirs, configuration, pantry, parity, random_text
 
 
 def main() -> None:

@@ -21,7 +21,13 @@ from pad_jax.training.loop import block_of_steps
 from pad_jax.training.optimizer import adamw
 from pad_jax.training.step import TrainState
 
-LOSSES = {"pretrain": "rec", "align": "rec + mmd", "finetune": "rec"}
+#: Phases of PAD and the width of their text.
+CASES = {
+    "phase 1": ("pretrain", 0),
+    "phase 2": ("align", 384),
+    "phase 3": ("finetune", 384),
+    "phase 3, 4096-d": ("finetune", 4096),
+}
 
 
 def configuration(dataset: str = "pantry", **fields: Any) -> Config:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Report, arguments, in_turn, ratio, run
+from benchmarks.peer import mask_history, ranks_by_comparison
 from benchmarks.problem import Ours, Theirs, configuration, pantry, random_text
 from pad_jax.evaluation.ranking import ranker, ranks_of
 
@@ -74,11 +75,7 @@ class Vectors:
         ranks = []
         for begin in range(0, len(user), self.batch):
             part = slice(begin, begin + self.batch)
-            scores = user[part] @ item.T
-            own = scores.gather(1, target[part, None])
-            scores.scatter_(1, history[part], -torch.inf)
-            scores[:, 0] = -torch.inf
-            ranks.append(1 + (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2)
+            ranks.append(ranks_by_comparison(user[part] @ item.T, target[part], history[part]))
         return torch.cat(ranks).cpu().numpy()
 
     def sorted(self) -> np.ndarray:
@@ -86,9 +83,7 @@ class Vectors:
         ranks = []
         for begin in range(0, len(user), self.batch):
             part = slice(begin, begin + self.batch)
-            scores = user[part] @ item.T
-            scores.scatter_(1, history[part], -torch.inf)
-            scores[:, 0] = -torch.inf
+            scores = mask_history(user[part] @ item.T, history[part])
             for row, wanted in zip(scores, target[part], strict=True):
                 ranks.append((row.argsort(descending=True) == wanted).nonzero()[0, 0] + 1)
         return torch.stack(ranks).cpu().numpy()
@@ -111,10 +106,7 @@ def evaluation(report: Report, rounds: int) -> None:
         for begin in range(0, len(inputs), config.eval.batch):
             part = slice(begin, begin + config.eval.batch)
             scores = theirs.peer.states(inputs[part], vectors) @ gated.T
-            own = scores.gather(1, target[part, None])
-            scores.scatter_(1, history[part], -torch.inf)
-            scores[:, 0] = -torch.inf
-            ranks.append(1 + (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2)
+            ranks.append(ranks_by_comparison(scores, target[part], history[part]))
         return torch.cat(ranks).cpu().numpy()
 
     one, other = rank(params, ours.data, split), peer()
