@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from benchmarks.peer import Peer, draw_negatives
 from pad_jax.config import Config, config_dict, resolve
 from pad_jax.data import READERS
-from pad_jax.data.batches import Blocks, device_data, make_batch, packer
+from pad_jax.data.batches import Blocks, common_caps, device_data, make_batch, packer
 from pad_jax.data.dataset import Dataset
 from pad_jax.methods import METHODS
 from pad_jax.models.scorer import Scorer
@@ -49,7 +49,7 @@ def pantry(config: Config) -> Dataset:
 
 
 class Numbers(Sequence):
-    """ "0", "1", .. as names, made when asked for."""
+    """Decimal numbers from 0 as names, made when asked for."""
 
     def __init__(self, count: int):
         self.count = count
@@ -111,7 +111,8 @@ class Ours:
         count = 0
         while count < self.blocks.steps:
             rows, count = next(self.iterator)
-        rows, _ = self.packed(rows)
+        rows, caps = self.packed(rows)
+        self.caps = common_caps(self.caps, caps)
         return self.state, self.data, jnp.int32(count), self.key, parallel.local_rows(rows), self.caps
 
     def steps(self) -> None:
@@ -131,11 +132,8 @@ class Ours:
 
         value, gradients = jax.jit(jax.value_and_grad(loss))(self.params, data)
         named = {name: np.asarray(g) for name, g in flatten_dict(gradients, sep="/").items()}
-        return (
-            float(value),
-            named,
-            np.asarray(batch.layout.grid.to_grid(batch.negatives.astype(jnp.float32))).astype(int),
-        )
+        negatives = batch.layout.grid.to_grid(batch.negatives.astype(jnp.float32))
+        return float(value), named, np.asarray(negatives).astype(int)
 
 
 class Theirs:

@@ -167,7 +167,7 @@ def test_batches_are_of_even_size():
     """Every group of 4 rows has a user of each quarter by length; batches differ by a few events, not by many."""
     lengths = np.random.default_rng(5).geometric(0.2, size=800)
     blocks = Blocks(lengths, batch=16, group=4, steps=10, seed=0)
-    rows = blocks.rows(1)
+    rows = blocks.rows(50)
     groups = lengths[rows.reshape(-1, 4)]
     ordered = np.sort(lengths)
     for place in range(4):  # a user of stratum k is no shorter than the longest of stratum k - 1

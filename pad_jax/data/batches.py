@@ -192,8 +192,8 @@ class Blocks:
         self._stream = grain.MapDataset.range(self.blocks).repeat().map_with_index(self._block)
 
     def rows(self, batches: int) -> Int32[np.ndarray, "S B"]:
-        """At least the first `batches` batches, whole epochs."""
-        return np.concatenate([self._epoch_rows(e) for e in range(-(-batches // self.epoch_steps))])
+        """The first `batches` batches."""
+        return np.concatenate([self._epoch_rows(e) for e in range(-(-batches // self.epoch_steps))])[:batches]
 
     def _epoch_rows(self, epoch: int) -> Int32[np.ndarray, "S B"]:
         """All batches of an epoch; -1 where there is no user."""
