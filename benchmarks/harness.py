@@ -87,9 +87,9 @@ def ratio(peer: list[float], ours: list[float]) -> dict[str, float]:
     return {"ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
 
 
-def in_own_process(module: str, case: Mapping[str, Any]) -> dict[str, Any]:
+def in_own_process(module: str, case: Mapping[str, Any], rounds: int) -> dict[str, Any]:
     """What `python -m module --case CASE` prints last, as JSON: memory peaks belong to a process."""
-    command = [sys.executable, "-m", module, "--case", json.dumps(case)]
+    command = [sys.executable, "-m", module, "--rounds", str(rounds), "--case", json.dumps(case)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise UserError(f"{' '.join(command)} ended with exit code {done.returncode}")
@@ -97,7 +97,7 @@ def in_own_process(module: str, case: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def peak_mib() -> float:
-    """Most memory this process has held so far."""
+    """Most host memory this process has held so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -110,6 +110,7 @@ def arguments(doc: str, rounds: int) -> argparse.ArgumentParser:
 
 def run(main: Callable[[], None]) -> None:
     """Runs a benchmark; a user's mistake is one line and exit code 2."""
+    jax.config.update("jax_default_matmul_precision", "float32")
     try:
         main()
     except UserError as error:

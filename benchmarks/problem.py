@@ -30,10 +30,10 @@ CASES = {
 }
 
 
-def configuration(dataset: str = "pantry", **fields: Any) -> Config:
+def configuration(**fields: Any) -> Config:
     """Recipe `paper` at batch 128, with `fields` (dots as __) on top."""
     given = {"train.batch": 128, "text.transform": "none"} | {k.replace("__", "."): v for k, v in fields.items()}
-    config = config_dict(dataset, "all")
+    config = config_dict("pantry", "all")
     for name, value in given.items():
         *parents, last = name.split(".")
         node = config
@@ -72,12 +72,12 @@ def generated(events: int, items: int) -> Dataset:
     return Dataset("generated", Numbers(items), Numbers(items), Numbers(len(lengths)), drawn, starts)
 
 
-def random_text(items: int, width: int, dtype: Any = np.float32) -> np.ndarray:
+def random_text(items: int, width: int) -> np.ndarray:
     """A text table [N + 1, E] of random rows of length 1, row 0 zeros: what a step costs does not depend on values."""
     table = np.random.default_rng(0).standard_normal((items + 1, width), np.float32)
     table /= np.linalg.norm(table, axis=1, keepdims=True)
     table[0] = 0
-    return table.astype(dtype)
+    return table
 
 
 class Ours:
@@ -102,7 +102,7 @@ class Ours:
         self.blocks = Blocks(self.lengths, config.train.batch, config.mmd.group, config.train.steps_per_dispatch, 0)
         self.iterator = self.blocks.iterator()
         self.packed = packer(host.windows, jax.device_count(), config.mmd.group)
-        _, self.caps = self.packed(self.blocks.rows(500))
+        _, self.caps = self.packed(self.blocks.rows(-(-(1 << 16) // config.train.batch)))
         self.run = parallel.over_devices(block_of_steps(self.phase, self.scorer, config, optimizer))
         self.key = parallel.replicate_key(jax.random.key(1))
 

@@ -1,5 +1,9 @@
 """The PyTorch peer of the benchmarks has the same losses and gradients: a second implementation, by other means."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -7,6 +11,7 @@ pytest.importorskip("torch", reason="the peer needs torch")
 
 import benchmarks.problem as problem
 from benchmarks.harness import in_turn, ratio
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize("phase", ["pretrain", "align", "finetune"])
@@ -34,6 +39,24 @@ def test_turns_and_ratios():
     assert order == ["ours", "peer"] * 4
     assert {name: len(values) for name, values in seconds.items()} == {"ours": 3, "peer": 3}
     assert ratio([2.0, 6.0, 4.0], [1.0, 2.0, 1.0]) == {"ratio": 3.0, "ratio_min": 2.0, "ratio_max": 4.0}
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ("mmd", "--rows", "32", "--rounds", "1"),
+        ("ranking", "--users", "64", "--items", "50", "--rounds", "1"),
+    ],
+)
+def test_programs_print_lines_and_a_table(program):
+    name, *options = program
+    command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    first, *lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert first["benchmark"] == name
+    assert lines
+    assert all(line["ratio"] > 0 for line in lines)
+    assert "ratio_min" in done.stdout.splitlines()[len(lines) + 3]
 
 
 def test_generated_data_has_the_size_it_says():

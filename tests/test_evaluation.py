@@ -9,6 +9,7 @@ import pytest
 
 from pad_jax.data.batches import device_data
 from pad_jax.data.dataset import FREQUENCY_GROUPS, frequency_buckets, frequency_group, from_sequences
+from pad_jax.evaluation import ranking
 from pad_jax.evaluation.baselines import BASELINES, baseline_ranks, cosine_of
 from pad_jax.evaluation.metrics import hit_ratio, ndcg, summarize
 from pad_jax.evaluation.ranking import rank_by_counting, ranker, ranks_of
@@ -95,6 +96,14 @@ def test_full_ranking_is_the_brute_force(pad_scorer, text):
             past, target = (sequence[:-2], sequence[-2]) if name == "valid" else (sequence[:-1], sequence[-1])
             scores = np.asarray(user_vector(past[-8:])) @ gated.T
             assert abs(ranks[user] - brute_force_rank(scores, target, past)) <= 0.5, user
+
+
+def test_ranks_do_not_depend_on_the_blocks_of_the_catalogue(pad_scorer, dataset, monkeypatch):
+    scorer, params, data = pad_scorer
+    split = dataset.split("test", 8)
+    whole = ranker(scorer, 16)(params, data, split)
+    monkeypatch.setattr(ranking, "_CATALOGUE", 7)  # of 30 items and padding
+    np.testing.assert_array_equal(ranker(scorer, 16)(params, data, split), whole)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 64])

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from pad_jax.data.batches import Blocks, Caps, device_data, history_gaps, make_batch, packer
+from pad_jax.data.dataset import from_sequences
+from pad_jax.errors import UserError
 from pad_jax.losses.recommendation import draw_negatives
 from pad_jax.models.layout import compact, pack
 from tests.conftest import laid_out
@@ -58,6 +60,19 @@ def test_packing_puts_every_row_into_one_bin(seed):
     awkward, bins = pack(np.full((1, 9), 11), 20)  # no two fit together
     assert bins[0] == 9
     assert sorted(awkward[0]) == list(range(0, 180, 20))
+
+
+def test_long_batches_are_packed_in_parts():
+    lengths = np.random.default_rng(3).integers(0, 21, size=(3, 700))
+    start, bins = pack(lengths, 20)
+    for k in range(3):
+        taken = np.zeros(20 * bins[k], int)
+        for begin, length in zip(start[k], lengths[k], strict=True):
+            assert length == 0 or begin // 20 == (begin + length - 1) // 20
+            taken[begin : begin + length] += 1
+        assert taken.max() == 1
+        assert taken.sum() == lengths[k].sum()
+        assert bins[k] <= np.ceil(1.15 * lengths[k].sum() / 20)
 
 
 def test_moves_have_the_gradient_of_a_plain_gather():
@@ -188,3 +203,24 @@ def test_caps_hold_on_every_device():
     assert caps.events >= max(3 + 9 + 4 + 2, 5 + 6 + 7) + 1
     assert caps.group_tokens >= 12
     assert caps.items >= 3 + 9 + 4 + 2 + 1
+
+
+def test_caps_hold_every_item_of_full_windows_and_padding():
+    windows = np.arange(1, 33, dtype=np.int32).reshape(4, 8)
+    _, caps = packer(windows, devices=1, group=4)(np.arange(4, dtype=np.int32)[None])
+    assert caps.items >= 32 + 1
+
+
+def test_negatives_are_outside_the_whole_prefix_where_the_window_is_shorter():
+    sequences = [[*range(1, 9), 9, 10], [11, 12, 13, 14]]
+    dataset = from_sequences("made", [str(i) for i in range(15)], [""] * 15, ["a", "b"], sequences)
+    data = device_data(dataset, 3, 2, None)
+    gaps = jnp.repeat(jnp.asarray(data.gaps[:1]), 2000, axis=0)
+    draws = np.asarray(draw_negatives(jax.random.key(0), jnp.arange(2000), gaps, 15))
+    assert set(draws.tolist()) == set(range(9, 16))
+
+
+def test_a_user_who_has_met_every_item_is_an_error():
+    dataset = from_sequences("made", ["x", "y", "z"], [""] * 3, ["a", "b"], [[1, 2, 1, 2], [3, 1, 2, 3, 1]])
+    with pytest.raises(UserError, match="user b has met all 3 items"):
+        device_data(dataset, 3, 2, None)

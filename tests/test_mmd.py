@@ -90,6 +90,19 @@ def test_masked_rows_change_nothing(kernel, estimator):
     assert gradient[mask].any()
 
 
+@pytest.mark.parametrize("kernel", ["linear", "cosine"])  # those without a bandwidth, which is held constant
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_gradients_are_central_differences(kernel, estimator):
+    random = np.random.default_rng(5)
+    with jax.enable_x64(True):
+        source, target, direction = (jnp.asarray(random.normal(size=(6, 4))) for _ in range(3))
+
+        def along(step):
+            return mk_mmd(source + step * direction, target - 2 * step * direction, None, kernel, estimator=estimator)
+
+        np.testing.assert_allclose(jax.grad(along)(0.0), (along(1e-5) - along(-1e-5)) / 2e-5, rtol=1e-7)
+
+
 def test_same_samples_have_no_gradient():
     """A permutation of the same sample is the same distribution: the biased MMD is 0 and so is its gradient."""
     random = np.random.default_rng(2)

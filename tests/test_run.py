@@ -92,11 +92,11 @@ def test_all_phases_and_results(world, make_config, tmp_path, capsys):
     assert again["baselines"] == results["baselines"]
 
 
-@pytest.mark.parametrize("job", ["pretrain", "align"])
-def test_resume_equals_uninterrupted(world, make_config, tmp_path, monkeypatch, job):
+@pytest.mark.parametrize(("job", "tables"), [("pretrain", "lazy"), ("align", "dense")])
+def test_resume_equals_uninterrupted(world, make_config, tmp_path, monkeypatch, job, tables):
     """Killed after its first epoch and started again, a phase ends bit for bit where it would have ended."""
     order = ["pretrain", "align"]
-    config = make_config("paper", **world | {f"{job}.epochs": 3})
+    config = make_config("paper", **world | {f"{job}.epochs": 3, "optimizer.tables": tables})
     for before in order[: order.index(job)]:
         run(replace(config, job=before), tmp_path / "whole")
         run(replace(config, job=before), tmp_path / "killed")

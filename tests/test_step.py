@@ -14,7 +14,7 @@ from pad_jax.models.scorer import Scorer
 from pad_jax.training import parallel, parameters
 from pad_jax.training.loop import block_of_steps
 from pad_jax.training.optimizer import adamw
-from pad_jax.training.step import TrainState, merge
+from pad_jax.training.step import TrainState, merge, train_step
 
 ROWS = np.arange(16, dtype=np.int32)
 # (phase, recipe, overrides)
@@ -30,6 +30,7 @@ CASES = {
     "align-gru4rec": ("align", "paper", {"backbone": "gru4rec"}),
     "pretrain-caser": ("pretrain", "best", {"backbone": "caser"}),
     "pretrain-lazy": ("pretrain", "paper", {"optimizer.tables": "lazy"}),
+    "finetune-bfloat16": ("finetune", "paper", {"model.dtype": "bfloat16"}),
     "finetune-lazy": ("finetune", "paper", {"optimizer.tables": "lazy", "loss": "sampled_softmax"}),
 }
 ON_DEVICES = ["align-paper", "align-official", "pretrain-sampled", "finetune-best", "finetune-each", "finetune-lazy"]
@@ -186,7 +187,7 @@ def test_items_that_a_batch_holds_more_than_once_change_nothing(setup, loss):
     phase = s.method.phases[2]
     _, state = s.state(phase, s.previous(phase))
     batch, _ = s.batch()
-    scored = scored_items(s.config, batch, s.items + 1, jax.random.key(0))
+    scored = scored_items(s.config, batch, s.items + 1)
     assert len(batch.distinct) < len(batch.items)
     np.testing.assert_array_equal(scored.ids[scored.event], batch.items)
     np.testing.assert_array_equal(scored.ids[scored.drawn], scored.drawn_ids)
@@ -229,6 +230,29 @@ def test_lazy_tables_are_adamw_on_the_rows_of_the_batch(setup):
     for path, leaf in flatten_dict(after["lazy"].params["encoders"], sep="/").items():
         other = flatten_dict(after["dense"].params["encoders"], sep="/")[path]
         np.testing.assert_allclose(leaf, other, rtol=1e-3, atol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize("loss", ["bce", "sampled_softmax"])
+def test_lazy_tables_know_the_rows_of_a_loss_with_keys_of_its_own(setup, loss):
+    """A loss may split its key or go forward twice: the drawn items belong to the batch."""
+
+    def twice(scorer, config, params, batch, data, key):
+        first, second = jax.random.split(key)
+        parts = {}
+        for name, part_key in (("first", first), ("second", second)):
+            seen = forward(scorer, config, params, batch, data, part_key)
+            parts[name] = (0.5, fused_loss(scorer, config, params, batch, seen))
+        return parts
+
+    tables = {}
+    for kind in ("lazy", "dense"):
+        s = setup("paper", loss=loss, **{"optimizer.tables": kind, "train.weight_decay": 0.0, "model.dropout": 0.0})
+        phase = s.method.phases[0]
+        optimizer, state = s.state(phase)
+        batch, _ = s.batch()
+        after, _ = train_step(twice, optimizer, s.scorer(phase), s.config, state, batch, s.data, jax.random.key(0))
+        tables[kind] = np.asarray(after.params["tables"]["id"])
+    np.testing.assert_allclose(tables["lazy"], tables["dense"], rtol=1e-5, atol=1e-6)
 
 
 def loss_of(s, phase, params, batch):

@@ -11,17 +11,16 @@ from jaxtyping import Array, Bool, Float, Int, Int32, PRNGKeyArray
 
 from pad_jax.config import Config
 from pad_jax.data.dataset import Dataset, frequency_buckets
+from pad_jax.errors import UserError
 from pad_jax.losses.recommendation import draw_negatives
 from pad_jax.models.layout import Grid, Layout, compact, lay_out, move, pack
-
-_SAMPLES = 1 << 20  # folds a step's key for drawn items; the scorer folds it with small numbers for dropout
 
 
 class DeviceData(NamedTuple):
     """What stays on the device for a whole phase."""
 
     windows: Int[Array | np.ndarray, "U W"]  # training prefixes, left-padded
-    gaps: Int[Array | np.ndarray, "U W"]  # see `history_gaps`
+    gaps: Int[Array | np.ndarray, "U H"]  # see `history_gaps`
     bucket: Int[Array | np.ndarray, " I"]
     text: Float[Array | np.ndarray, "I E"]  # row 0 zeros; E = 0 when no expert reads text
 
@@ -40,6 +39,7 @@ class Batch(NamedTuple):
     event: Int[Array, " T"]  # input -> window event
     input: Int[Array, " V"]  # window event -> input (T for the last of a row and the tail)
     negatives: Int[Array, " T"]
+    sample_key: PRNGKeyArray  # draws the items of sampled_softmax
     groups: tuple[Grid, Grid]  # window events and negatives by `group` users, for the MMD
 
     @property
@@ -80,26 +80,25 @@ class ScoredItems(NamedTuple):
     drawn_ids: Int[Array, " S"]
 
 
-def scored_items(config: Config, batch: Batch, rows: int, key: PRNGKeyArray | None) -> ScoredItems:
+def scored_items(config: Config, batch: Batch, rows: int) -> ScoredItems:
     """The distinct items of the windows followed by the drawn ones, or the catalogue [0..N] where that is less.
 
-    `rows` is N + 1. With ce it is always the catalogue. `key` draws the items of sampled_softmax.
+    `rows` is N + 1. With ce it is always the catalogue.
     """
     if config.loss == "ce":
         return ScoredItems(jnp.arange(rows), batch.items, batch.items[:0], batch.items[:0])
     drawn = batch.negatives
     if config.loss == "sampled_softmax":
-        key = jax.random.key(0) if key is None else jax.random.fold_in(key, _SAMPLES)
-        drawn = jax.random.randint(key, (config.train.sampled,), 1, rows)
+        drawn = jax.random.randint(batch.sample_key, (config.train.sampled,), 1, rows)
     if config.optimizer.tables == "dense" and rows <= len(batch.distinct) + len(drawn):
         return ScoredItems(jnp.arange(rows), batch.items, drawn, drawn)
     ids = jnp.concatenate([batch.distinct, drawn])
     return ScoredItems(ids, batch.item, len(batch.distinct) + jnp.arange(len(drawn)), drawn)
 
 
-def history_gaps(windows: Int32[np.ndarray, "U W"], items: int) -> Int32[np.ndarray, "U W"]:
+def history_gaps(history: Int32[np.ndarray, "U H"], items: int) -> Int32[np.ndarray, "U H"]:
     """For the distinct items s_1 < s_2 < .. of each row: s_j - j, the other items before s_j; padded with N."""
-    ordered = np.sort(windows, axis=1)
+    ordered = np.sort(history, axis=1)
     new = np.ones(ordered.shape, bool)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     new &= ordered > 0
@@ -108,12 +107,19 @@ def history_gaps(windows: Int32[np.ndarray, "U W"], items: int) -> Int32[np.ndar
 
 
 def device_data(dataset: Dataset, length: int, buckets: int, text: Float[np.ndarray, "I E"] | None) -> DeviceData:
-    """The arrays of a dataset that training needs; host arrays, to be placed by `parallel.replicate`."""
-    windows = dataset.train_windows(length)
+    """The arrays of a dataset that training needs; host arrays, to be placed by `parallel.replicate`.
+
+    Raises UserError when a user's training prefix holds every item.
+    """
+    gaps = history_gaps(dataset.train_prefixes(), dataset.items)
+    met_all = np.flatnonzero((gaps < dataset.items).sum(axis=1) == dataset.items)
+    if len(met_all):
+        user = dataset.user_ids[met_all[0]]
+        raise UserError(f"{dataset.name}: user {user} has met all {dataset.items} items before the last two")
     if text is None:
         text = np.zeros((dataset.items + 1, 0), np.float32)
     bucket, _ = frequency_buckets(dataset.counts, buckets)
-    return DeviceData(windows, history_gaps(windows, dataset.items), bucket, text)
+    return DeviceData(dataset.train_windows(length), gaps, bucket, text)
 
 
 class Rows(NamedTuple):
@@ -153,6 +159,7 @@ def make_batch(data: DeviceData, rows: Rows, first_row: Int[Array, ""], key: PRN
         event=event,
         input=input_,
         negatives=jnp.where(inside, negatives, 0),
+        sample_key=jax.random.fold_in(key, 2**32 - 1),  # no position's number
         groups=(_group(events, caps), _group(layout.grid, caps)),
     )
 
@@ -177,6 +184,8 @@ class Blocks:
     of a batch hold one user of every stratum. Groups are dealt to batches by their events in the same way. All samples
     of the alignment loss so have about the same number of events, and all batches nearly exactly: the lists of a
     batch, whose sizes are static, need no room for an unusual one.
+
+    Differs: the paper and the official code shuffle all users.
 
     An epoch is every user once. Rows without a user make up the number: some in its batches, and the batches that its
     last block lacks.

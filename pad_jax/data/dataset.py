@@ -81,6 +81,10 @@ class Dataset:
         """The latest `length` + 1 events of each training prefix, left-padded: inputs [:, :-1], targets [:, 1:]."""
         return _last(self.events, self.starts[:-1], self.starts[1:] - 2, length + 1)
 
+    def train_prefixes(self) -> Int32[np.ndarray, "U H"]:
+        """All events of each training prefix, left-padded."""
+        return self.train_windows(int(np.diff(self.starts).max()) - 3)
+
     def split(self, name: SplitName, length: int) -> Split:
         """The `valid` or `test` split: leave-one-out, the latest `length` events as input."""
         ends = self.starts[1:] - (2 if name == "valid" else 1)

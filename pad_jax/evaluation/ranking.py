@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from pad_jax.blocks import map_blocks
 from pad_jax.data.batches import DeviceData
 from pad_jax.data.dataset import Split
 from pad_jax.models.layout import lay_out, pack
 from pad_jax.models.scorer import Params, Scorer, vectors_of
 from pad_jax.training import parallel
+
+_CATALOGUE = 1 << 15  # items whose towers are evaluated at once
 
 
 def rank_by_counting(
@@ -42,21 +45,16 @@ def ranks_of(
     block: int = 1 << 25,
 ) -> Float[Array, " B"]:
     """`rank_by_counting` of the scores <user, item>, of which at most `block` stand in memory at a time."""
-    rows = min(max(block // len(items), 1), len(users))
-    missing = -len(users) % rows
-
-    def blocks(x):
-        return jnp.pad(x, ((0, missing), *((0, 0),) * (x.ndim - 1))).reshape(-1, rows, *x.shape[1:])
 
     def rank(part):
         user, target, history = part
         return rank_by_counting(user @ items.T, target, history)
 
-    return jax.lax.map(rank, tuple(map(blocks, (users, target, history)))).reshape(-1)[: len(users)]
+    return map_blocks(rank, (users, target, history), max(block // len(items), 1))
 
 
 def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], Float[np.ndarray, " U"]]:
-    """A function from (params, data, split) to the rank of every user's target; compiled once.
+    """A function from (params, data, split) to the rank of every user's target; compiled once for each split.
 
     Users are spread over all devices, `batch` at a time on each; every rank is the user's own, so the result does
     not depend on either number.
@@ -64,9 +62,11 @@ def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], 
 
     @jax.jit
     def catalogue(params: Params, data: DeviceData):
-        everything = jnp.arange(data.bucket.shape[0])
-        items = scorer.item_vectors(params, everything, data)
-        return vectors_of(items), scorer.gated(params, items, jnp.asarray(data.bucket))
+        def some(ids):
+            items = scorer.item_vectors(params, ids, data)
+            return vectors_of(items), scorer.gated(params, items, jnp.asarray(data.bucket)[ids])
+
+        return map_blocks(some, jnp.arange(data.bucket.shape[0]), _CATALOGUE)
 
     @functools.partial(jax.pmap, axis_name=parallel.AXIS, in_axes=(None, 0, None), static_broadcasted_argnums=2)
     def ranks(shared, rows: tuple[Split, Array], tokens: int):
@@ -81,17 +81,18 @@ def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], 
         params = parallel.as_global(params)
         shared = (params, *catalogue(params, data))
         users = len(split.target)
-        step = min(batch * jax.device_count(), -(-users // jax.device_count()) * jax.device_count())
-        parts = -(-users // step)
+        devices = jax.device_count()
+        share = min(batch, -(-users // devices))
+        parts = -(-users // (devices * share))
         lengths = (split.inputs > 0).sum(axis=1)
-        # every part has users of all lengths; -1 fills up
-        order = np.concatenate([np.argsort(lengths, kind="stable"), np.full(parts * step - users, -1)])
-        order = order.reshape(step, parts).T
-        held = np.where(order >= 0, lengths[order], 0).reshape(-1, step // jax.device_count())
+        # every device has users of all lengths in every part; -1 fills up
+        order = np.concatenate([np.argsort(lengths, kind="stable"), np.full(parts * devices * share - users, -1)])
+        order = order.reshape(share, parts * devices).T
+        held = np.where(order >= 0, lengths[order], 0)
         start, bins = pack(held, split.inputs.shape[1])
         tokens = max(int(bins.max()), 1) * split.inputs.shape[1]
         result = np.zeros(users, np.float32)
-        for index, begin in zip(order, start.reshape(parts, step), strict=True):
+        for index, begin in zip(order.reshape(parts, -1), start.reshape(parts, -1), strict=True):
             part = jax.tree.map(lambda x, i=index: np.where((i >= 0).reshape(-1, *(1,) * (x.ndim - 1)), x[i], 0), split)
             found = parallel.map_rows(lambda s, r: ranks(s, r, tokens), shared, (part, begin))
             result[index[index >= 0]] = found[index >= 0]

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from pad_jax.blocks import in_blocks
+
 ESTIMATORS = ("tllib", "unbiased", "biased")
 
 
@@ -99,18 +101,14 @@ def sum_of_pairs(function, x, y, valid, diagonal: bool, rows: int) -> Float[Arra
         return 2 * total - jax.lax.stop_gradient(total)
     if rows >= len(x):
         return _block_sum(function, diagonal, x, y, valid, valid, 0)
-    count = -(-len(x) // rows)
-    missing = count * rows - len(x)
-    blocks = jnp.pad(x, ((0, missing), (0, 0))).reshape(count, rows, -1)
-    block_valid = jnp.pad(valid, (0, missing)).reshape(count, rows)
-    first = jnp.arange(count) * rows
+    first = jnp.arange(0, len(x), rows)
 
     @jax.checkpoint
     def add(total, block):
         x, x_valid, first = block
         return total + _block_sum(function, diagonal, x, y, x_valid, valid, first), None
 
-    return jax.lax.scan(add, jnp.zeros((), x.dtype), (blocks, block_valid, first))[0]
+    return jax.lax.scan(add, jnp.zeros((), x.dtype), (*in_blocks((x, valid), rows), first))[0]
 
 
 def _block_sum(function, diagonal, x, y, x_valid, y_valid, first):

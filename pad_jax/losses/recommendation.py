@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from pad_jax.blocks import in_blocks
 from pad_jax.losses.mean import Mean, masked_mean
 
 
@@ -25,9 +26,9 @@ def cross_entropy(
 
     At most `block` logits stand in memory at a time, and none is kept for the backward pass.
     """
-    weight = valid.astype(users.dtype)
+    users, weight = jnp.where(valid[:, None], users, 0), valid.astype(users.dtype)
     rows = max(block // len(items), 1)
-    total = sum_of_logsumexp(rows, users, items[1:], weight) - jnp.vdot(weight, jnp.sum(users * items[target], axis=-1))
+    total = sum_of_logsumexp(rows, users, items[1:], weight) - jnp.vdot(users, items[target])
     return Mean(total, weight.sum())
 
 
@@ -45,11 +46,6 @@ def sum_of_logsumexp(
 
 
 def _sum_and_gradients(rows, users, items, weight):
-    rows = min(rows, len(users))
-    missing = -len(users) % rows
-    blocks = jnp.pad(users, ((0, missing), (0, 0))).reshape(-1, rows, users.shape[1])
-    weights = jnp.pad(weight, (0, missing)).reshape(-1, rows)
-
     def add(carry, block):
         total, to_items = carry
         user, weight = block
@@ -61,7 +57,7 @@ def _sum_and_gradients(rows, users, items, weight):
         return (total + jnp.vdot(weight, highest + jnp.log(mass)), to_items + softmax.T @ user), softmax @ items
 
     start = jnp.zeros((), users.dtype), jnp.zeros_like(items)
-    (total, to_items), to_users = jax.lax.scan(add, start, (blocks, weights))
+    (total, to_items), to_users = jax.lax.scan(add, start, in_blocks((users, weight), min(rows, len(users))))
     return total, (to_users.reshape(-1, users.shape[1])[: len(users)], to_items)
 
 
@@ -93,7 +89,7 @@ def sampled_softmax(
     return masked_mean(jax.nn.logsumexp(jnp.column_stack([own, logits]), axis=1) - own, valid)
 
 
-def draw_negatives(key: PRNGKeyArray, uid: Int[Array, " T"], gaps: Int[Array, "T W"], items: int) -> Int[Array, " T"]:
+def draw_negatives(key: PRNGKeyArray, uid: Int[Array, " T"], gaps: Int[Array, "T H"], items: int) -> Int[Array, " T"]:
     """One item per position, uniform over the items outside the user's training prefix, without rejection.
 
     Let s_1 < s_2 < .. be the distinct items of the prefix and gaps_j = s_j - j the number of other items before

@@ -76,9 +76,9 @@ class Forward(NamedTuple):
 def forward(
     scorer: Scorer, config: Config, params: Params, batch: Batch, data: DeviceData, key: PRNGKeyArray | None
 ) -> Forward:
-    """Every expert over the batch. `key` draws dropout and sampled items; without it there is no dropout."""
+    """Every expert over the batch. `key` draws dropout; without it there is none."""
     bucket = jnp.asarray(data.bucket)
-    scored = scored_items(config, batch, len(bucket), key)
+    scored = scored_items(config, batch, len(bucket))
     items = scorer.item_vectors(params, scored.ids, data, key)
     inputs = jax.tree.map(lambda x: batch.inputs_of(x[scored.event]), vectors_of(items))
     users = scorer.users(params, inputs, batch.layout, key)

@@ -19,7 +19,7 @@ class Caser(nn.Module):
     horizontal: int = 2
     vertical: int = 2
     dropout: float = 0.1
-    dtype: str | None = None  # of the matrix products
+    dtype: str | None = None  # of the convolution and the last product
 
     @nn.compact
     def __call__(self, x: Float[Array, "T D"], layout: Layout, train: bool) -> Float[Array, "T D"]:

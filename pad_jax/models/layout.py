@@ -1,6 +1,6 @@
 """Tokens without padding: the events of a batch as one list [T], and where each stands in the grid [B, L].
 
-65 % of the slots of a left-padded [B, L] grid are empty on Prime Pantry. Users are therefore packed into Z bins of L
+70 % of the slots of left-padded [B, L] inputs are empty on Prime Pantry. Users are therefore packed into Z bins of L
 tokens, T = Z * L, and everything that works on one position at a time (projections, feed-forward layers, towers,
 losses) sees these T tokens only. No user lies in two bins, so attention is within bins. Recurrence and convolution move
 to the grid and back: both moves are the same permutation, so the backward pass of each is a gather as well, never a
@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int32, Shaped
+
+_PACKED = 256  # rows whose bins are searched for the best fit
 
 
 class Grid(NamedTuple):
@@ -82,9 +84,18 @@ def pack(lengths: Int[np.ndarray, "K B"], size: int) -> tuple[Int32[np.ndarray, 
     """Puts rows of `lengths` tokens into bins of `size`, so that none lies in two: best fit, longest first.
 
     Returns the place of every row's first token among the bins laid end to end, and how many bins are used, for each
-    of K batches. Runs on the host, over all batches at once.
+    of K batches. Runs on the host, over all batches at once. A search is among the bins of at most `_PACKED` rows, so
+    that the cost is linear in B: longer batches are packed in parts.
     """
     batches, rows = lengths.shape
+    if rows > _PACKED:
+        parts = -(-rows // _PACKED)
+        padded = np.pad(lengths, ((0, 0), (0, parts * _PACKED - rows))).reshape(-1, _PACKED)
+        start, bins = pack(padded, size)
+        bins = bins.reshape(batches, parts)
+        before = np.cumsum(bins, axis=1) - bins
+        start = start.reshape(batches, parts, -1) + np.int32(size) * before[..., None].astype(np.int32)
+        return start.reshape(batches, -1)[:, :rows], bins.sum(axis=1)
     most = min(rows, 2 * int(lengths.sum(axis=1).max(initial=0)) // size + 1)  # any two bins hold more than one could
     free = np.full((batches, most), size)
     start = np.zeros(lengths.shape, np.int32)

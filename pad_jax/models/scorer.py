@@ -55,13 +55,14 @@ class UserEncoder(nn.Module):
     residual: bool
     scale: str
     log_scale: float
+    dtype: str | None = None  # of the matrix product
 
     @nn.compact
     def __call__(self, x: Float[Array, "T D"], layout: Layout, train: bool) -> Float[Array, "T D"]:
         user = self.backbone(x, layout, train).astype(x.dtype)
         width = x.shape[-1]
         if self.residual:
-            user = x + nn.Dense(width, kernel_init=nn.initializers.zeros, name="user")(user)
+            user = x + nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="user")(user)
         if self.scale == "sqrt":
             return user / jnp.sqrt(width)
         if self.scale == "learned":
@@ -132,7 +133,10 @@ class Scorer:
         data: DeviceData,
         key: PRNGKeyArray | None = None,
     ) -> dict[str, ItemVectors]:
-        """Every expert's vectors of items `ids`. With a key, dropout; its draws belong to the item."""
+        """Every expert's vectors of items `ids`. With a key, dropout; its draws belong to the item.
+
+        Differs: in the official code every occurrence of an item in a batch has draws of its own.
+        """
         text = data.text[ids].astype(jnp.float32) if data.text.shape[1] else None
         products = self._first_products(params.get("towers", {}), text)
         result: dict[str, ItemVectors] = {}
@@ -207,7 +211,7 @@ class Scorer:
             backbone = GRU4Rec(m.gru_hidden, m.gru_layers, m.dropout, products_in(m))
         else:
             backbone = Caser(m.caser_horizontal, m.caser_vertical, m.dropout, products_in(m))
-        return UserEncoder(backbone, m.user == "residual", m.logit_scale, m.log_scale)
+        return UserEncoder(backbone, m.user == "residual", m.logit_scale, m.log_scale, products_in(m))
 
     @staticmethod
     def _rng(key: PRNGKeyArray | None, expert: str, side: int) -> dict[str, PRNGKeyArray]:

@@ -9,12 +9,17 @@ from pad_jax.errors import UserError
 from pad_jax.report.console import say
 
 
+def bytes_of(run: Any, arguments: tuple) -> int:
+    """What one device needs for `run(*arguments)` as XLA plans it: arguments, results and temporaries."""
+    sizes = run.lower(*arguments).compile().memory_analysis()
+    total = sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
+    return total - sizes.alias_size_in_bytes
+
+
 def check(run: Any, arguments: tuple) -> None:
     """Prints what one device needs for `run(*arguments)` and what it has; raises UserError when it cannot fit."""
-    sizes = run.lower(*arguments).compile().memory_analysis()
+    needed = bytes_of(run, arguments)
     device = jax.local_devices()[0]
-    needed = sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
-    needed -= sizes.alias_size_in_bytes
     statistics = device.memory_stats() if device.platform != "cpu" else None
     if statistics:
         at_hand, where = statistics["bytes_limit"], str(device)

@@ -1,5 +1,6 @@
 """AdamW: on everything that is trained, or lazily on the rows of the tables that a batch looks up."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -62,15 +63,18 @@ def update_rows(
     ids: Int[Array, " R"],
     gradient: Float[Array, "R D"],
     step: Int[Array, ""],
+    same: Callable[[Array], Array] = lambda x: x,
 ) -> tuple[Float[Array, "I D"], Moments]:
     """AdamW on the rows `ids` of a table; an item that stands there twice has the sum of its gradients.
 
     Cost and memory traffic grow with R and not with N. It is not AdamW of the whole table: a row that no batch looks
     up keeps its value and its moments, without decay of either, as in torch's SparseAdam and TensorFlow Addons'
     LazyAdam; the bias correction counts all steps. `step` is the number of steps before this one.
+
+    `same` makes devices agree that update the same table: a sum of several gradients may round differently on each.
     """
     rows, owner = jnp.unique(ids, size=len(ids), fill_value=len(table), return_inverse=True)
-    total = jax.ops.segment_sum(gradient, owner, len(ids))
+    total = same(jax.ops.segment_sum(gradient, owner, len(ids)))
     old = Moments(*(x.at[rows].get(mode="clip") for x in moments))
     mean = B1 * old.mean + (1 - B1) * total
     square = B2 * old.square + (1 - B2) * total**2
@@ -80,6 +84,6 @@ def update_rows(
     value -= optimizer.rate * (direction + optimizer.decay * value)
 
     def put(whole, new):
-        return whole.at[rows].set(new, mode="drop", unique_indices=True, indices_are_sorted=True)
+        return whole.at[rows].set(new, mode="drop", indices_are_sorted=True)
 
     return put(table, value), Moments(put(moments.mean, mean), put(moments.square, square))

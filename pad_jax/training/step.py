@@ -51,6 +51,9 @@ def train_step(
     def total(x):
         return x if alone else jax.lax.psum(x, axis)
 
+    def mean(x):
+        return x if alone else jax.lax.pmean(x, axis)
+
     def of_all_devices(x):
         return x if alone else jax.lax.all_gather(x, axis, tiled=True)
 
@@ -62,7 +65,7 @@ def train_step(
         return loss, shares | {"loss": loss}
 
     trained, tables = optimizer.split(state.params)
-    ids = scored_items(config, batch, len(data.bucket), key).ids
+    ids = scored_items(config, batch, len(data.bucket)).ids
     rows = {name: jnp.zeros((len(ids), table.shape[1]), table.dtype) for name, table in tables.items()}
     (gradients, by_row), metrics = jax.grad(local_loss, argnums=(0, 1), has_aux=True)(trained, rows)
     gradients, metrics = total(gradients), total(metrics)
@@ -73,7 +76,7 @@ def train_step(
         params["tables"] = {}
         for name, table in tables.items():
             params["tables"][name], moments[name] = update_rows(
-                optimizer, table, state.opt_state["tables"][name], ids, by_row[name], state.step
+                optimizer, table, state.opt_state["tables"][name], ids, by_row[name], state.step, mean
             )
     return TrainState(params, state.frozen, {"dense": dense, "tables": moments}, state.step + 1), metrics
 
