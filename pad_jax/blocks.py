@@ -7,6 +7,14 @@ import jax
 import jax.numpy as jnp
 
 
+def rows_that_fit(columns: int) -> int:
+    """Rows of a product with `columns` columns that are worth having at once: 2^23 values, and 32 rows at least.
+
+    More values leave the caches; a product with fewer rows is bound by reading its second factor.
+    """
+    return max((1 << 23) // columns, 32)
+
+
 def in_blocks(tree: Any, rows: int) -> Any:
     """Arrays [n, ...] of a tree as [blocks, rows, ...]; zeros fill up the last block."""
 

@@ -44,7 +44,7 @@ def test_turns_and_ratios():
 @pytest.mark.parametrize(
     "program",
     [
-        ("mmd", "--rows", "32", "--rounds", "1"),
+        ("mmd", "--rows", "512", "--rounds", "1"),
         ("ranking", "--users", "64", "--items", "50", "--rounds", "1"),
     ],
 )

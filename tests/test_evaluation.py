@@ -55,14 +55,14 @@ def test_scores_that_are_no_numbers_are_no_hits():
     np.testing.assert_array_equal(rank_by_counting(scores, jnp.array([7, 7]), history), [100, 1 + 49 + 24])
 
 
-@pytest.mark.parametrize("block", [1, 50, 10**6])
-def test_ranks_in_blocks_are_the_same(block):
+@pytest.mark.parametrize("rows", [1, 3, 11])
+def test_ranks_in_blocks_are_the_same(rows):
     random = np.random.default_rng(1)
     users, items = (jnp.asarray(random.integers(-2, 3, size=shape), jnp.float32) for shape in ((11, 3), (16, 3)))
     target = jnp.asarray(random.integers(1, 16, size=11))
     history = jnp.asarray(np.tile([4, 9, 0], (11, 1)))
     expected = rank_by_counting(users @ items.T, target, history)
-    np.testing.assert_array_equal(ranks_of(users, items, target, history, block), expected)
+    np.testing.assert_array_equal(ranks_of(users, items, target, history, rows), expected)
 
 
 @pytest.fixture

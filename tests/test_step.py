@@ -1,5 +1,7 @@
 """The training steps: what moves, what does not, and that devices do not matter."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -250,7 +252,8 @@ def test_lazy_tables_know_the_rows_of_a_loss_with_keys_of_its_own(setup, loss):
         phase = s.method.phases[0]
         optimizer, state = s.state(phase)
         batch, _ = s.batch()
-        after, _ = train_step(twice, optimizer, s.scorer(phase), s.config, state, batch, s.data, jax.random.key(0))
+        step = jax.jit(functools.partial(train_step, twice, optimizer, s.scorer(phase), s.config))
+        after, _ = step(state, batch, s.data, jax.random.key(0))
         tables[kind] = np.asarray(after.params["tables"]["id"])
     np.testing.assert_allclose(tables["lazy"], tables["dense"], rtol=1e-5, atol=1e-6)
 

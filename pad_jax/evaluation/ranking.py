@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from pad_jax.blocks import map_blocks
+from pad_jax.blocks import map_blocks, rows_that_fit
 from pad_jax.data.batches import DeviceData
 from pad_jax.data.dataset import Split
 from pad_jax.models.layout import lay_out, pack
@@ -42,15 +42,15 @@ def ranks_of(
     items: Float[Array, "I F"],
     target: Int[Array, " B"],
     history: Int[Array, "B H"],
-    block: int = 1 << 25,
+    rows: int | None = None,
 ) -> Float[Array, " B"]:
-    """`rank_by_counting` of the scores <user, item>, of which at most `block` stand in memory at a time."""
+    """`rank_by_counting` of the scores <user, item>, `rows` users at a time (see `rows_that_fit`)."""
 
     def rank(part):
         user, target, history = part
         return rank_by_counting(user @ items.T, target, history)
 
-    return map_blocks(rank, (users, target, history), max(block // len(items), 1))
+    return map_blocks(rank, (users, target, history), rows or rows_that_fit(len(items)))
 
 
 def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], Float[np.ndarray, " U"]]:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from pad_jax.blocks import in_blocks
+from pad_jax.blocks import in_blocks, rows_that_fit
 from pad_jax.losses.mean import Mean, masked_mean
 
 
@@ -20,15 +20,16 @@ def cross_entropy(
     items: Float[Array, "I D"],
     target: Int[Array, " T"],
     valid: Bool[Array, " T"],
-    block: int = 1 << 25,
+    rows: int | None = None,
 ) -> Mean:
     """-log softmax over all N items (row 0, padding, takes no part), mean over valid positions.
 
-    At most `block` logits stand in memory at a time, and none is kept for the backward pass.
+    Logits of `rows` positions (see `rows_that_fit`) stand in memory at a time; none is kept for the backward pass.
     """
     users, weight = jnp.where(valid[:, None], users, 0), valid.astype(users.dtype)
-    rows = max(block // len(items), 1)
-    total = sum_of_logsumexp(rows, users, items[1:], weight) - jnp.vdot(users, items[target])
+    total = sum_of_logsumexp(rows or rows_that_fit(len(items)), users, items[1:], weight) - jnp.vdot(
+        users, items[target]
+    )
     return Mean(total, weight.sum())
 
 
