@@ -27,9 +27,8 @@ def cross_entropy(
     Logits of `rows` positions (see `rows_that_fit`) stand in memory at a time; none is kept for the backward pass.
     """
     users, weight = jnp.where(valid[:, None], users, 0), valid.astype(users.dtype)
-    total = sum_of_logsumexp(rows or rows_that_fit(len(items)), users, items[1:], weight) - jnp.vdot(
-        users, items[target]
-    )
+    rows = rows or rows_that_fit(len(items))
+    total = sum_of_logsumexp(rows, users, items[1:], weight) - jnp.vdot(users, items[target])
     return Mean(total, weight.sum())
 
 
