@@ -55,6 +55,16 @@ def test_scores_that_are_no_numbers_are_no_hits():
     np.testing.assert_array_equal(rank_by_counting(scores, jnp.array([7, 7]), history), [100, 1 + 49 + 24])
 
 
+@pytest.mark.parametrize("columns", [1, 3, 16, 100])
+def test_ranks_are_counted_a_few_columns_at_a_time(monkeypatch, columns):
+    scores = np.random.default_rng(2).integers(0, 4, size=(20, 17)).astype(np.float32)
+    target, history = np.arange(20) % 16 + 1, np.tile([4, 9, 0], (20, 1))
+    monkeypatch.setattr(ranking, "_COLUMNS", columns)
+    ranks = rank_by_counting(jnp.asarray(scores), jnp.asarray(target), jnp.asarray(history))
+    for user in range(20):
+        assert ranks[user] == brute_force_rank(scores[user], target[user], [4, 9])
+
+
 @pytest.mark.parametrize("rows", [1, 3, 11])
 def test_ranks_in_blocks_are_the_same(rows):
     random = np.random.default_rng(1)

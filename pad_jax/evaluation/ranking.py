@@ -15,6 +15,7 @@ from pad_jax.models.layout import lay_out, pack
 from pad_jax.models.scorer import Params, Scorer, vectors_of
 from pad_jax.training import parallel
 
+_COLUMNS = 512  # scores of a user that are counted at once
 _CATALOGUE = 1 << 15  # items whose towers are evaluated at once
 
 
@@ -28,13 +29,35 @@ def rank_by_counting(
     whose score is NaN; any other item with NaN counts as higher.
     """
     own = jnp.take_along_axis(scores, target[:, None], axis=1)
-    seen = jnp.take_along_axis(scores, history, axis=1)
     met = history > 0
-    higher = (~(scores[:, 1:] <= own)).sum(axis=1) - (met & ~(seen <= own)).sum(axis=1)
-    equal = (scores[:, 1:] == own).sum(axis=1) - (met & (seen == own)).sum(axis=1) - 1
+
+    def points(others):
+        """2 for a higher score, 1 for an equal one."""
+        return jnp.where(others <= own, (others == own).astype(jnp.int32), 2)
+
+    seen = jnp.where(met, points(jnp.take_along_axis(scores, history, axis=1)), 0)
+    total = _sum_of_columns(points, scores) - points(scores[:, :1])[:, 0] - seen.sum(axis=1) - 1
     masked = (met & (history == target[:, None])).any(axis=1) | jnp.isnan(own[:, 0])
     candidates = scores.shape[1] - 1 - met.sum(axis=1)
-    return jnp.where(masked, candidates + 1, 1 + higher + equal / 2)
+    return jnp.where(masked, candidates + 1, 1 + total / 2)
+
+
+def _sum_of_columns(function, x: Float[Array, "B I"]) -> Int[Array, " B"]:
+    """function(x).sum(axis=1) of an elementwise function whose values are never stored.
+
+    XLA makes one kernel of the two on GPUs. On CPU it would write all values to memory before it adds them, for longer
+    than the product takes that made the scores; there, a few columns at a time are added up.
+    """
+    if jax.default_backend() != "cpu":
+        return function(x).sum(axis=1)
+    columns = min(_COLUMNS, x.shape[1])
+    blocks = x.shape[1] // columns
+
+    def add(block, total):
+        return total + function(jax.lax.dynamic_slice_in_dim(x, block * columns, columns, axis=1))
+
+    total = jax.lax.fori_loop(0, blocks, add, jnp.zeros((len(x), columns), jnp.int32))
+    return total.sum(axis=1) + function(x[:, blocks * columns :]).sum(axis=1)
 
 
 def ranks_of(
