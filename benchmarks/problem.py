@@ -17,7 +17,7 @@ from pad_jax.data.dataset import Dataset
 from pad_jax.methods import METHODS
 from pad_jax.models.scorer import Scorer
 from pad_jax.training import parallel
-from pad_jax.training.loop import block_of_steps
+from pad_jax.training.loop import SAMPLE, block_of_steps
 from pad_jax.training.optimizer import adamw
 from pad_jax.training.step import TrainState
 
@@ -102,7 +102,7 @@ class Ours:
         self.blocks = Blocks(self.lengths, config.train.batch, config.mmd.group, config.train.steps_per_dispatch, 0)
         self.iterator = self.blocks.iterator()
         self.packed = packer(host.windows, jax.device_count(), config.mmd.group)
-        _, self.caps = self.packed(self.blocks.rows(-(-(1 << 16) // config.train.batch)))
+        _, self.caps = self.packed(self.blocks.rows(-(-SAMPLE // config.train.batch)))
         self.run = parallel.over_devices(block_of_steps(self.phase, self.scorer, config, optimizer))
         self.key = parallel.replicate_key(jax.random.key(1))
 

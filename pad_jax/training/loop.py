@@ -23,7 +23,7 @@ from pad_jax.training.checkpoint import Checkpoints
 from pad_jax.training.optimizer import adamw
 from pad_jax.training.step import TrainState, merge
 
-_SAMPLE = 1 << 16  # users whose batches' sizes are looked at beforehand
+SAMPLE = 1 << 16  # users whose batches' sizes are looked at beforehand
 
 #: All parameters -> metrics on the validation split.
 Evaluate = Callable[[dict[str, Any]], dict[str, Any]]
@@ -79,7 +79,7 @@ def train(
     state = parallel.replicate(TrainState(params, frozen, optimizer.init(params), jnp.zeros((), jnp.int32)))
     key = parallel.replicate_key(jax.random.fold_in(jax.random.key(config.seed), 1))
     packed = packer(windows, jax.device_count(), config.mmd.group, config.mmd.include_padding)
-    sample = blocks.rows(-(-_SAMPLE // config.train.batch))
+    sample = blocks.rows(-(-SAMPLE // config.train.batch))
     _, usual = packed(sample)  # one shape for nearly every block: another one is compiled anew
     run = parallel.over_devices(block_of_steps(phase, scorer, config, optimizer))
     iterator = blocks.iterator()
