@@ -15,7 +15,6 @@ from pad_jax.data import READERS
 from pad_jax.data.batches import Blocks, common_caps, device_data, make_batch, packer
 from pad_jax.data.dataset import Dataset
 from pad_jax.methods import METHODS
-from pad_jax.models.scorer import Scorer
 from pad_jax.training import parallel
 from pad_jax.training.loop import SAMPLE, block_of_steps
 from pad_jax.training.optimizer import adamw
@@ -86,10 +85,7 @@ class Ours:
     def __init__(self, config: Config, dataset: Dataset, phase: str, text: np.ndarray | None):
         self.config = config
         self.phase = next(p for p in METHODS["pad"](config).phases if p.name == phase)
-        m = config.model
-        self.scorer = Scorer(
-            m, config.gate, config.backbone, self.phase.experts, config.data.buckets, config.data.length
-        )
+        self.scorer = self.phase.scorer(config)
         reads_text = text is not None and self.phase.experts != ("id",)
         host = device_data(dataset, config.data.length, config.data.buckets, text if reads_text else None)
         self.lengths = (np.asarray(host.windows) > 0).sum(axis=1)

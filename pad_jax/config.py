@@ -69,10 +69,30 @@ class GateConfig:
 
 @dataclass(frozen=True)
 class ExpertsConfig:
+    use: tuple[str, ...] = ("id", "aligned", "text")  # [P] experts of PAD's phase 3; Fig. 5b leaves some out
     copy_encoder: bool = True  # [C] the aligned expert's encoder starts as the pre-trained one; False: fresh
     id_scale: float = 1.0  # its ID rows start as the pre-trained ones times this
     freeze_carried: bool = False  # phase 3 trains the text expert and the gate alone; [P] trains everything
     supervise: str = "fused"  # phase 3: fused [P] | each, see methods/pad.py
+
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    loss: str = "mmd"  # phase 2: mmd [P] | infonce, Fig. 5a
+    anchored: bool = True  # [P] False: without the recommendation loss, Fig. 4
+    freeze_ids: bool = False  # True: E_al does not move in phase 2, Fig. 4
+
+
+@dataclass(frozen=True)
+class InfoNCEConfig:
+    temperature: float = 0.1  # [C]
+    weight: float = 0.01  # [C] in phase 2 of PAD; CTRL has nothing beside it
+
+
+@dataclass(frozen=True)
+class DiscoConfig:
+    club: float = 0.2  # alpha of the DisCo paper
+    sufficiency: float = 0.2  # beta
 
 
 @dataclass(frozen=True)
@@ -116,6 +136,14 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
+class StudyConfig:
+    """What the jobs compare, backbones, ablate and analyse run."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)  # [P] three runs
+    only: tuple[str, ...] = ()  # names of rows; empty: all
+
+
+@dataclass(frozen=True)
 class Config:
     dataset: str
     job: str = "all"
@@ -129,13 +157,17 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     experts: ExpertsConfig = field(default_factory=ExpertsConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     mmd: MmdConfig = field(default_factory=MmdConfig)
+    infonce: InfoNCEConfig = field(default_factory=InfoNCEConfig)
+    disco: DiscoConfig = field(default_factory=DiscoConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     pretrain: PhaseConfig = field(default_factory=PhaseConfig)
     align: PhaseConfig = field(default_factory=PhaseConfig)
     finetune: PhaseConfig = field(default_factory=PhaseConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    study: StudyConfig = field(default_factory=StudyConfig)
 
 
 #: A recipe fills every field that the command line leaves alone.
@@ -194,6 +226,7 @@ CHOICES = {
     "model.logit_scale": ("none", "sqrt", "learned"),
     "model.dtype": ("float32", "bfloat16"),
     "experts.supervise": ("fused", "each"),
+    "alignment.loss": ("mmd", "infonce"),
     "gate.kind": ("bucket", "bucket_emb", "shared"),
     "optimizer.tables": ("dense", "lazy"),
     "mmd.kernel": KERNELS,
@@ -223,6 +256,9 @@ LEAST = {
     "mmd.group": 1,
     "mmd.weight": 0,
     "mmd.scales": -30,
+    "infonce.weight": 0,
+    "disco.club": 0,
+    "disco.sufficiency": 0,
     "train.batch": 1,
     "train.weight_decay": 0,
     "train.gate_rate": 0,
@@ -238,6 +274,7 @@ LEAST = {
     "finetune.minutes": 0,
     "eval.ks": 1,
     "eval.batch": 1,
+    "study.seeds": 0,
 }
 
 
@@ -278,7 +315,7 @@ def _validate(config: Config) -> None:
         if not values or min(values) < least:
             raise UserError(f"config.{name} must be at least {least}, not {flat[name]}")
     for name, value in flat.items():
-        if name.endswith("learning_rate") and not value > 0:
+        if name.endswith(("learning_rate", "temperature")) and not value > 0:
             raise UserError(f"config.{name} must be above 0, not {value}")
     if not 0 <= config.model.dropout < 1:
         raise UserError(f"config.model.dropout must be in [0, 1), not {config.model.dropout}")
@@ -289,6 +326,9 @@ def _validate(config: Config) -> None:
             "config.optimizer.tables=lazy updates the rows that a batch looks up, and config.loss=ce looks up all: "
             "set --config.loss=sampled_softmax or bce, or leave the tables dense"
         )
+    experts = [expert for expert in ("id", "aligned", "text") if expert in config.experts.use]
+    if not experts or list(config.experts.use) != experts:
+        raise UserError(f"config.experts.use must be some of id, aligned, text, in this order: {config.experts.use}")
     if len(config.gate.start) != 3:
         raise UserError(f"config.gate.start must have 3 numbers (ID, aligned, text), not {config.gate.start}")
     if 10 not in config.eval.ks or not all(isinstance(k, int) for k in config.eval.ks):

@@ -199,9 +199,9 @@ class Run:
 
     def initial(self, phase: Phase) -> tuple[Scorer, dict[str, Any], dict[str, Any]]:
         """The scorer of a phase, and the parameters it starts with: trained and kept."""
-        scorer = self.scorer(phase)
+        scorer = phase.scorer(self.config)
         key = jax.random.fold_in(jax.random.key(self.config.seed), 0)
-        fresh = scorer.init(key, self.dataset.items, self.data.text.shape[1])
+        fresh = phase.fresh(self.config, key, self.dataset.items, self.data.text.shape[1])
         previous = None
         if phase.start:
             before = self.method.phases[self.method.phases.index(phase) - 1]
@@ -212,10 +212,6 @@ class Run:
                 )
             previous = self.best(before)
         return scorer, *split(start(phase, fresh, previous), phase.keep)
-
-    def scorer(self, phase: Phase) -> Scorer:
-        c = self.config
-        return Scorer(c.model, c.gate, c.backbone, phase.experts, c.data.buckets, c.data.length)
 
     def best(self, phase: Phase) -> dict[str, Any]:
         """All parameters of a finished phase's best checkpoint."""
@@ -244,7 +240,7 @@ class Run:
         self.baselines()
         for phase in done:
             summary = {k: v for k, v in results["phases"][phase.name].items() if k not in self.splits}
-            self.record(phase, ranker(self.scorer(phase), self.config.eval.batch), self.best(phase), summary)
+            self.record(phase, ranker(phase.scorer(self.config), self.config.eval.batch), self.best(phase), summary)
 
     def baselines(self) -> None:
         """The scorers that hardly learn: once in a workdir, again when there is another text table."""

@@ -12,7 +12,7 @@ from pad_jax.models.gate import Gate
 from pad_jax.models.gru4rec import GRU4Rec
 from pad_jax.models.sasrec import SASRec
 from pad_jax.models.scorer import Scorer, vectors_of
-from pad_jax.models.towers import Concatenate, TextMLP, TextResidual
+from pad_jax.models.towers import Dense, TextMLP, TextResidual
 from tests.conftest import laid_out
 
 LENGTH, WIDTH = 6, 8
@@ -198,8 +198,8 @@ def test_text_towers():
     mlp = TextMLP(128, layers=4)
     params = mlp.init(jax.random.key(1), jnp.zeros((1, 4096)), uid[:1], False)
     assert sum(x.size for x in jax.tree.leaves(params)) == 590_464  # the official text MLP
-    cat = Concatenate()
-    params = cat.init(jax.random.key(1), jnp.zeros((1, 128)), jnp.zeros((1, 128)), uid[:1], False)
+    cat = Dense(128)
+    params = cat.init(jax.random.key(1), jnp.zeros((1, 256)), uid[:1], False)
     assert sum(x.size for x in jax.tree.leaves(params)) == 32_896  # the official CAT
 
 

@@ -12,7 +12,6 @@ from pad_jax.data.batches import device_data, make_batch, packer, scored_items
 from pad_jax.evaluation.ranking import rank_by_counting, ranker
 from pad_jax.methods import METHODS
 from pad_jax.methods.base import forward, fused_loss
-from pad_jax.models.scorer import Scorer
 from pad_jax.training import parallel, parameters
 from pad_jax.training.loop import block_of_steps
 from pad_jax.training.optimizer import adamw
@@ -50,11 +49,10 @@ class Setup:
         self.data = jax.tree.map(jnp.asarray, self.host)
 
     def scorer(self, phase):
-        c = self.config
-        return Scorer(c.model, c.gate, c.backbone, phase.experts, c.data.buckets, c.data.length)
+        return phase.scorer(self.config)
 
     def state(self, phase, previous=None, seed=0):
-        fresh = self.scorer(phase).init(jax.random.key(seed), self.items, self.data.text.shape[1])
+        fresh = phase.fresh(self.config, jax.random.key(seed), self.items, self.data.text.shape[1])
         params, frozen = parameters.split(parameters.start(phase, fresh, previous), phase.keep)
         optimizer = adamw(self.config, phase.limits(self.config))
         return optimizer, TrainState(params, frozen, optimizer.init(params), jnp.int32(0))

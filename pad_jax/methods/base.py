@@ -1,12 +1,12 @@
 """What a method is: a set of experts, and an ordered list of phases."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from pad_jax.config import Config, PhaseConfig
 from pad_jax.data.batches import Batch, DeviceData, scored_items
@@ -35,6 +35,9 @@ class Phase:
     scale: Mapping[str, float] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
     budget: tuple[str, ...] = ()  # phases of the configuration whose epochs this one may use; empty: its own
+    gate: str = ""  # kind of gate; empty: config.gate.kind
+    by_loss: bool = False  # its best epoch is the one of least training loss: it trains no recommender
+    critics: Callable[[Config, PRNGKeyArray], Params] | None = None  # fresh parameters that the loss alone has
 
     def limits(self, config: Config) -> PhaseConfig:
         """Learning rate and time limit of the phase."""
@@ -43,6 +46,18 @@ class Phase:
     def epochs(self, config: Config) -> int:
         """The most epochs it is given."""
         return sum(getattr(config, name).epochs for name in self.budget or (self.name,))
+
+    def scorer(self, config: Config) -> Scorer:
+        """The scorer of its experts."""
+        gate = replace(config.gate, kind=self.gate or config.gate.kind)
+        return Scorer(config.model, gate, config.backbone, self.experts, config.data.buckets, config.data.length)
+
+    def fresh(self, config: Config, key: PRNGKeyArray, items: int, text_width: int) -> dict[str, Any]:
+        """Fresh parameters of everything in it."""
+        params = self.scorer(config).init(key, items, text_width)
+        if self.critics is not None:
+            params["critics"] = self.critics(config, jax.random.fold_in(key, 2**31))
+        return params
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,7 @@ class Forward(NamedTuple):
     """What the scorer makes of a batch: users of every expert, and vectors of the R items of `scored_items`."""
 
     users: Float[Array, "T F"]
+    ids: Int[Array, " R"]
     items: dict[str, ItemVectors]
     bucket: Int[Array, " R"]
     event: Int[Array, " V"]  # where each window event stands among the R items
@@ -82,7 +98,22 @@ def forward(
     items = scorer.item_vectors(params, scored.ids, data, key)
     inputs = jax.tree.map(lambda x: batch.inputs_of(x[scored.event]), vectors_of(items))
     users = scorer.users(params, inputs, batch.layout, key)
-    return Forward(users, items, bucket[scored.ids], scored.event, scored.drawn, scored.drawn_ids, len(bucket) - 1)
+    drawn = scored.drawn, scored.drawn_ids
+    return Forward(users, scored.ids, items, bucket[scored.ids], scored.event, *drawn, len(bucket) - 1)
+
+
+def by_group(
+    batch: Batch, seen: Forward, values: Sequence[Shaped[Array, "R ..."]], negatives: bool = False
+) -> tuple[tuple[Shaped[Array, "G n ..."], ...], Bool[Array, "G n"]]:
+    """Values of the R items as samples of `mmd.group` users each.
+
+    Each sample holds the window events of its users, an item as often as it occurs, and with `negatives` the items
+    drawn against them. Returns the samples and which of their n rows are filled.
+    """
+    event_grid, negative_grid = batch.groups
+    pairs = [(event_grid, seen.event)] + ([(negative_grid, seen.drawn)] if negatives else [])
+    mask = jnp.concatenate([grid.mask for grid, _ in pairs], axis=1)
+    return tuple(jnp.concatenate([grid.to_grid(x[rows]) for grid, rows in pairs], axis=1) for x in values), mask
 
 
 def recommendation_loss(

@@ -4,6 +4,8 @@ Each phase is a pure loss function of its parameters, and the training step that
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +13,10 @@ from jaxtyping import PRNGKeyArray
 
 from pad_jax.config import Config
 from pad_jax.data.batches import Batch, DeviceData
+from pad_jax.losses.contrastive import info_nce
 from pad_jax.losses.mean import Mean, masked_mean
 from pad_jax.losses.mmd import mk_mmd
-from pad_jax.methods.base import Forward, Losses, Method, Phase, expert_loss, forward, fused_loss
+from pad_jax.methods.base import Forward, Losses, Method, Phase, by_group, expert_loss, forward, fused_loss
 from pad_jax.models.scorer import Params, Scorer
 from pad_jax.training.step import train_step
 
@@ -28,26 +31,42 @@ def pretrain_loss(
 def align_loss(
     scorer: Scorer, config: Config, params: Params, batch: Batch, data: DeviceData, key: PRNGKeyArray | None
 ) -> Losses:
-    """Phase 2: L = L_REC + gamma * L_MK-MMD over the aligned expert (Eq. 4-7)."""
+    """Phase 2: L = L_REC + gamma * L_MK-MMD over the aligned expert (Eq. 4-7).
+
+    `alignment.loss=infonce` has InfoNCE from text to IDs in place of the MMD (Fig. 5a); without `alignment.anchored`
+    there is no L_REC (Fig. 4).
+    """
     seen = forward(scorer, config, params, batch, data, key)
-    mmd = alignment(config, batch, seen)
-    return {"rec": (1.0, fused_loss(scorer, config, params, batch, seen)), "mmd": (config.mmd.weight, mmd)}
+    if config.alignment.loss == "mmd":
+        parts = {"mmd": (config.mmd.weight, alignment(config, batch, seen))}
+    else:
+        parts = {"infonce": (config.infonce.weight, contrast(config, batch, seen, "text"))}
+    if config.alignment.anchored:
+        parts["rec"] = (1.0, fused_loss(scorer, config, params, batch, seen))
+    return parts
 
 
 def finetune_loss(
-    scorer: Scorer, config: Config, params: Params, batch: Batch, data: DeviceData, key: PRNGKeyArray | None
+    scorer: Scorer,
+    config: Config,
+    params: Params,
+    batch: Batch,
+    data: DeviceData,
+    key: PRNGKeyArray | None,
+    fresh: tuple[str, ...] = ("text",),
 ) -> Losses:
     """Phase 3: the recommendation loss of the fused logit (Eq. 8-11).
 
-    With `experts.supervise="each"` every expert that is trained has the recommendation loss of its own logit, and the
-    fused logit trains the gate alone: an expert that has learned the training events by heart leaves nothing to learn
-    for the others under a common loss, and they are needed where it has seen too little.
+    With `experts.supervise="each"` every expert that is trained (the `fresh` ones, which no phase before has trained;
+    all without `experts.freeze_carried`) has the recommendation loss of its own logit, and the fused logit trains the
+    gate alone: an expert that has learned the training events by heart leaves nothing to learn for the others under a
+    common loss, and they are needed where it has seen too little.
     """
     seen = forward(scorer, config, params, batch, data, key)
-    if config.experts.supervise == "fused":
+    if config.experts.supervise == "fused" or len(scorer.experts) == 1:
         return {"rec": (1.0, fused_loss(scorer, config, params, batch, seen))}
     gate = fused_loss(scorer, config, params, batch, jax.lax.stop_gradient(seen))
-    trained = ("text",) if config.experts.freeze_carried else scorer.experts
+    trained = fresh if config.experts.freeze_carried else scorer.experts
     return {"gate": (1.0, gate)} | {e: (1.0, expert_loss(scorer, config, batch, seen, e)) for e in trained}
 
 
@@ -60,21 +79,12 @@ def alignment(config: Config, batch: Batch, seen: Forward) -> Mean:
     Differs: empty slots take no part, unless `mmd.include_padding`, which fills each group with pairs of padding rows
     as the official code does (69 % of its rows on Prime Pantry).
     """
-    event_grid, negative_grid = batch.groups
-    aligned = seen.items["aligned"]
-    assert aligned.text_part is not None
-    assert aligned.id_part is not None
-    pairs = [(event_grid, seen.event)] + ([(negative_grid, seen.drawn)] if config.loss == "bce" else [])
-    text, ids = (
-        jnp.concatenate([grid.to_grid(part[rows]) for grid, rows in pairs], axis=1)
-        for part in (aligned.text_part, aligned.id_part)
-    )
-    mask = jnp.concatenate([grid.mask for grid, _ in pairs], axis=1)
+    parts = seen.items["aligned"].parts
+    (ids, text), mask = by_group(batch, seen, parts, negatives=config.loss == "bce")
     filled = mask.sum(axis=1) >= 2
     if config.mmd.include_padding:  # the last window event of a batch is always in the unused tail: item 0
         padding = seen.event[-1]
-        text = jnp.where(mask[..., None], text, aligned.text_part[padding])
-        ids = jnp.where(mask[..., None], ids, aligned.id_part[padding])
+        ids, text = (jnp.where(mask[..., None], x, p[padding]) for x, p in zip((ids, text), parts, strict=True))
         mask = jnp.ones_like(mask)
     distance = functools.partial(
         mk_mmd, kernel=config.mmd.kernel, scales=config.mmd.scales, estimator=config.mmd.estimator
@@ -82,23 +92,65 @@ def alignment(config: Config, batch: Batch, seen: Forward) -> Mean:
     return masked_mean(jax.vmap(distance)(text, ids, mask), filled)
 
 
+def contrast(config: Config, batch: Batch, seen: Forward, query: str) -> Mean:
+    """InfoNCE between text rows and ID rows, from the side `query` ("text" or "id"), a mean over groups of users.
+
+    Each item of a group's window events is one row. Differs: the official code also takes empty slots and repeated
+    items, which are negatives of themselves then, and drawn negatives.
+    """
+    (ids, text, item), mask = by_group(batch, seen, (*seen.items["aligned"].parts, seen.ids))
+    place = jnp.arange(item.shape[1])
+    earlier = (item[:, :, None] == item[:, None, :]) & (place[:, None] > place[None])[None]
+    mask &= ~earlier.any(axis=2)
+    sides = (text, ids) if query == "text" else (ids, text)
+    losses = jax.vmap(functools.partial(info_nce, temperature=config.infonce.temperature))(*sides, mask)
+    return masked_mean(losses, mask.sum(axis=1) >= 2)
+
+
 pretrain_step = functools.partial(train_step, pretrain_loss)
 align_step = functools.partial(train_step, align_loss)
 finetune_step = functools.partial(train_step, finetune_loss)
 
 
+def finetuning(fresh: tuple[str, ...]) -> Callable[..., Any]:
+    """`finetune_step` of a method whose phase 3 has other `fresh` experts than the text expert."""
+    return functools.partial(train_step, functools.partial(finetune_loss, fresh=fresh))
+
+
+def aligned_start(config: Config) -> tuple[dict[str, str], dict[str, float]]:
+    """Where the aligned expert starts, and what its copies are multiplied by.
+
+    Its ID rows are the pre-trained ones times `experts.id_scale`, its encoder is the pre-trained one if
+    `experts.copy_encoder`; the rest is fresh.
+    """
+    start = {"tables/aligned": "tables/id"}
+    if config.experts.copy_encoder:
+        start["encoders/aligned"] = "encoders/id"
+    return start, {"tables/aligned": config.experts.id_scale}
+
+
+def untrained_in_alignment(config: Config) -> tuple[str, ...]:
+    """What of the aligned expert an alignment loss alone does not reach: the encoder, and CAT where there is one."""
+    return ("encoders/aligned", *(("towers/aligned/cat",) if config.model.fusion == "concat" else ()))
+
+
 def pad(config: Config) -> Method:
     """Pre-train the IDs, align a copy of them with the text, fine-tune three experts (Algorithm 1).
 
-    The aligned expert starts from the pre-trained ID rows times `experts.id_scale`, and from the pre-trained encoder
-    if `experts.copy_encoder`. The pre-trained expert waits untouched for phase 3, which adds the text expert and
-    trains all three, or the new one alone with `experts.freeze_carried`.
+    The pre-trained expert waits untouched for phase 3, which adds the text expert and trains all three, or with
+    `experts.freeze_carried` only what no recommendation loss has trained before. `alignment` and `experts.use` hold
+    the paper's ablations: an unanchored phase 2 (judged by its own loss), ID rows frozen in it, experts left out.
     """
-    aligned = {"tables/aligned": "tables/id"}
-    if config.experts.copy_encoder:
-        aligned["encoders/aligned"] = "encoders/id"
+    start, scale = aligned_start(config)
     pretrained = ("tables/id", "encoders/id")
-    carried = ("tables", "towers/aligned", "encoders/id", "encoders/aligned")
+    kept = pretrained + (("tables/aligned",) if config.alignment.freeze_ids else ())
+    if not config.alignment.anchored:
+        kept += untrained_in_alignment(config)
+    use = config.experts.use
+    carried = {"id": pretrained, "aligned": ("tables/aligned", "encoders/aligned", "towers/aligned")}
+    frozen = {"id", "aligned"} if config.alignment.anchored else {"id"}
+    if not config.experts.freeze_carried or len(use) == 1:
+        frozen = set()
     return Method(
         "pad",
         (
@@ -107,22 +159,17 @@ def pad(config: Config) -> Method:
                 "align",
                 ("aligned",),
                 align_step,
-                start=aligned | {path: path for path in pretrained},
-                scale={"tables/aligned": config.experts.id_scale},
-                keep=pretrained,
+                start=start | {path: path for path in pretrained},
+                scale=scale,
+                keep=kept,
+                by_loss=not config.alignment.anchored,
             ),
             Phase(
                 "finetune",
-                ("id", "aligned", "text"),
-                finetune_step,
-                start={path: path for path in carried},
-                keep=carried if config.experts.freeze_carried else (),
+                use,
+                finetuning(tuple(expert for expert in use if expert not in frozen)),
+                start={path: path for expert in use for path in carried.get(expert, ())},
+                keep=tuple(path for expert in use if expert in frozen for path in carried[expert]),
             ),
         ),
     )
-
-
-def sasrec(config: Config) -> Method:
-    """The recommender on item IDs alone, with `config.backbone`: phase 1, with the epochs of all phases together."""
-    del config
-    return Method("sasrec", (Phase("pretrain", ("id",), pretrain_step, budget=("pretrain", "align", "finetune")),))

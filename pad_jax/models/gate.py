@@ -13,6 +13,8 @@ class Gate(nn.Module):
     `bucket_emb`  the same with a small network of a bucket embedding and the expert's own item vector added to
                   a_k[b] (the paper's words for Eq. 11); it starts equal to `bucket`
     `shared`      every item in bucket 0: the paper's ablation without frequency
+    `scalar`      softmax of one number per expert, the same for every item, even at the start: with two experts, one
+                  sigmoid and what it leaves (method `make`)
 
     The tables start on straight lines over the buckets 0 (padding), 1 (warmest) .. (coldest): from `start` of ID,
     aligned and text; the first two fall by 1, text rises by 1.
@@ -26,6 +28,9 @@ class Gate(nn.Module):
 
     @nn.compact
     def __call__(self, vectors: tuple[Float[Array, "R D"], ...], bucket: Int[Array, " R"]) -> Float[Array, "R K"]:
+        if self.kind == "scalar":
+            numbers = self.param("scalar", nn.initializers.zeros, (len(self.experts),))
+            return jnp.broadcast_to(jax.nn.softmax(numbers), (len(bucket), len(self.experts)))
         starts = dict(zip(("id", "aligned", "text"), self.start, strict=True))
         if self.kind == "shared":
             bucket = jnp.zeros_like(bucket)

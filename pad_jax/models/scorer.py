@@ -2,7 +2,8 @@
 
 Everything the project compares is a set of experts under this one scorer. Parameters are arguments, never state:
 
-    params = {"tables":   {"id": E_id, "aligned": E_al},          explicit arrays [N+1, D], row 0 padding
+    params = {"tables":   {"id": E_id, "aligned": E_al},          explicit arrays [N+1, D], row 0 padding; "disco"
+                                                                  has two in one, [N+1, 2 D]
               "towers":   {"aligned": f_w and CAT, "text": f_w'},  from text (and ID) rows to item vectors
               "encoders": {"id": S_id, "aligned": S_al, "text": S_llm},
               "gate":     a_k and its network, only with two experts or more,
@@ -29,18 +30,23 @@ from pad_jax.models.gate import Gate
 from pad_jax.models.gru4rec import GRU4Rec
 from pad_jax.models.layout import Layout, lay_out
 from pad_jax.models.sasrec import SASRec
-from pad_jax.models.towers import Concatenate, TextMLP, TextResidual
+from pad_jax.models.towers import Dense, TextMLP, TextResidual
 
-EXPERTS = ("id", "aligned", "text")
+#: Kinds of item vectors: id E[i], aligned CAT(E[i], f(T[i])), text f(T[i]), disco see `Towers`.
+EXPERTS = ("id", "aligned", "text", "disco")
+#: Width of an expert's ID rows, in units of D.
+TABLES = {"id": 1, "aligned": 1, "disco": 2}
 Params = Mapping[str, Any]
 
 
 class ItemVectors(NamedTuple):
-    """What an expert makes of R items: their vectors, and the two parts of the aligned expert's."""
+    """What an expert makes of R items: their vectors, and what these were fused from.
+
+    The parts of the aligned expert are h^c and h^s of Eq. (5); those of disco are z1 to z4, see `Towers`.
+    """
 
     vector: Float[Array, "R D"]
-    id_part: Float[Array, "R D"] | None = None  # h^c of Eq. (5)
-    text_part: Float[Array, "R D"] | None = None  # h^s of Eq. (5)
+    parts: tuple[Float[Array, "R D"], ...] = ()
 
 
 class UserEncoder(nn.Module):
@@ -71,25 +77,44 @@ class UserEncoder(nn.Module):
 
 
 class Towers(nn.Module):
-    """The item tower of one expert: text MLP, and for the aligned expert the fusion with the ID row."""
+    """The item tower of one expert.
+
+    text     f(T)
+    aligned  CAT(E, f(T)), or E + f(T) with `model.fusion=add`
+    disco    CAT of four parts: z1 = mlp(E) of the IDs alone, z2 = mlp(E') and z3 = mlp(f(T)) common to both, z4 =
+             mlp(f'(T)) of the text alone; E and E' lie side by side in the expert's table
+    """
 
     model: ModelConfig
-    fuse: bool
+    expert: str
 
     @nn.compact
     def __call__(self, text, ids, uid, train: bool, product=None) -> ItemVectors:
+        if self.expert == "disco":
+            own, common = jnp.split(ids, 2, axis=-1)
+            sides = own, common, self._text(text, uid, train, "text"), self._text(text, uid, train, "text_alone")
+            parts = tuple(self._layer(f"part_{n}", x, uid, train) for n, x in enumerate(sides, 1))
+            return ItemVectors(self._cat(parts, uid, train), parts)
+        part = self._text(text, uid, train, "text", product)
+        if self.expert == "text":
+            return ItemVectors(part)
+        fused = ids + part if self.model.fusion == "add" else self._cat((ids, part), uid, train)
+        return ItemVectors(fused, (ids, part))
+
+    def _text(self, text, uid, train: bool, name: str, product=None):
         width, rate, dtype = self.model.width, self.model.dropout, products_in(self.model)
         if self.model.text_tower == "mlp":
-            part = TextMLP(width, self.model.text_layers, rate, dtype, name="text")(text, uid, train, product)
-        else:
-            part = TextResidual(width, rate, dtype, name="text")(text, uid, train)
-        part = part.astype(jnp.float32)
-        if not self.fuse:
-            return ItemVectors(part)
-        if self.model.fusion == "add":
-            return ItemVectors(ids + part, ids, part)
-        both = Concatenate(rate, dtype, name="cat")(ids, part, uid, train)
-        return ItemVectors(both.astype(jnp.float32), ids, part)
+            return TextMLP(width, self.model.text_layers, rate, dtype, name=name)(text, uid, train, product).astype(
+                jnp.float32
+            )
+        return TextResidual(width, rate, dtype, name=name)(text, uid, train).astype(jnp.float32)
+
+    def _layer(self, name: str, x, uid, train: bool):
+        layer = Dense(self.model.width, self.model.dropout, products_in(self.model), name=name)
+        return layer(x, uid, train).astype(jnp.float32)
+
+    def _cat(self, parts, uid, train: bool):
+        return self._layer("cat", jnp.concatenate(parts, axis=-1), uid, train)
 
 
 @dataclass(frozen=True)
@@ -111,10 +136,11 @@ class Scorer:
         uid = jnp.arange(1)
         for expert in self.experts:
             table_key, tower_key, encoder_key = jax.random.split(jax.random.fold_in(key, EXPERTS.index(expert)), 3)
-            if expert != "text":
-                params["tables"][expert] = self._table(table_key, items)
+            columns = TABLES.get(expert, 0) * width
+            if columns:
+                params["tables"][expert] = self._table(table_key, items, columns)
             if expert != "id":
-                ids = jnp.zeros((1, width)) if expert == "aligned" else None
+                ids = jnp.zeros((1, columns)) if columns else None
                 text = jnp.zeros((1, text_width))
                 params["towers"][expert] = self._tower(expert).init(tower_key, text, ids, uid, False)["params"]
             params["encoders"][expert] = self._encoder().init(
@@ -141,7 +167,7 @@ class Scorer:
         products = self._first_products(params.get("towers", {}), text)
         result: dict[str, ItemVectors] = {}
         for expert in self.experts:
-            rows: Any = params["tables"][expert][ids] if expert != "text" else None
+            rows: Any = params["tables"][expert][ids] if expert in TABLES else None
             if rows is not None and params.get("rows"):
                 rows += params["rows"].get(expert, 0)
             if expert == "id":
@@ -149,7 +175,7 @@ class Scorer:
             else:
                 tower, rngs = params["towers"][expert], self._rng(key, expert, 0)
                 inputs = (text, rows, ids, key is not None, products.get(expert))
-                result[expert] = _apply(self._tower(expert), tower, *inputs, rngs=rngs)
+                result[expert] = apply(self._tower(expert), tower, *inputs, rngs=rngs)
         return result
 
     def gates(self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]) -> Float[Array, "R K"]:
@@ -157,7 +183,7 @@ class Scorer:
         if len(self.experts) == 1:
             return jnp.ones((len(bucket), 1))
         vectors = tuple(items[expert].vector for expert in self.experts)
-        return _apply(self._gate(), params["gate"], vectors, bucket)
+        return apply(self._gate(), params["gate"], vectors, bucket)
 
     def gated(self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]) -> Float[Array, "R F"]:
         """Item side of the score: the experts' vectors times their gates, side by side."""
@@ -175,12 +201,12 @@ class Scorer:
         vectors = []
         for expert in self.experts:
             encoder, rngs = params["encoders"][expert], self._rng(key, expert, 1)
-            vectors.append(_apply(self._encoder(), encoder, inputs[expert], layout, key is not None, rngs=rngs))
+            vectors.append(apply(self._encoder(), encoder, inputs[expert], layout, key is not None, rngs=rngs))
         return jnp.concatenate(vectors, axis=-1)
 
-    def _table(self, key: PRNGKeyArray, items: int) -> Float[Array, "I D"]:
+    def _table(self, key: PRNGKeyArray, items: int, columns: int) -> Float[Array, "I X"]:
         """Differs: the official code draws row 0 too, which is padding; here it is zero."""
-        shape = (items + 1, self.model.width)
+        shape = (items + 1, columns)
         if self.model.id_std > 0:
             table = self.model.id_std * jax.random.normal(key, shape)
         else:
@@ -189,7 +215,7 @@ class Scorer:
 
     def _first_products(self, towers: Mapping[str, Any], text) -> dict[str, Float[Array, "R D"]]:
         """text @ kernel of the first layer of each text MLP, in one product; nothing where there is only one."""
-        names = [expert for expert in self.experts if expert != "id"]
+        names = [expert for expert in self.experts if expert in ("aligned", "text")]
         if len(names) < 2 or self.model.text_tower != "mlp":
             return {}
         kernels = jnp.concatenate([towers[name]["text"]["Dense_0"]["kernel"] for name in names], axis=1)
@@ -197,7 +223,7 @@ class Scorer:
         return dict(zip(names, jnp.split(product, len(names), axis=1), strict=True))
 
     def _tower(self, expert: str) -> Towers:
-        return Towers(self.model, fuse=expert == "aligned")
+        return Towers(self.model, expert)
 
     def _gate(self) -> Gate:
         return Gate(self.experts, self.buckets, self.gate.kind, self.gate.start)
@@ -225,7 +251,7 @@ def products_in(model: ModelConfig) -> str | None:
     return None if model.dtype == "float32" else model.dtype
 
 
-def _apply(module: nn.Module, params: Params, *inputs: Any, rngs: dict[str, PRNGKeyArray] | None = None) -> Any:
+def apply(module: nn.Module, params: Params, *inputs: Any, rngs: dict[str, PRNGKeyArray] | None = None) -> Any:
     return module.apply({"params": params}, *inputs, rngs=rngs)
 
 

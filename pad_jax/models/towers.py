@@ -1,7 +1,6 @@
 """Item towers: from text rows (and ID rows) to item vectors."""
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from pad_jax.models.dropout import dropout
@@ -56,17 +55,15 @@ class TextResidual(nn.Module):
         return text + nn.Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.zeros)(x)
 
 
-class Concatenate(nn.Module):
-    """CAT of Eq. (6): GELU(Linear 2D->D (Dropout [ID ; text])), in this order."""
+class Dense(nn.Module):
+    """GELU(Linear X->D (Dropout x)). Over [ID ; text] it is CAT of Eq. (6)."""
 
+    width: int
     dropout: float = 0.1
-    dtype: str | None = None  # of the matrix products
+    dtype: str | None = None  # of the matrix product
 
     @nn.compact
-    def __call__(
-        self, ids: Float[Array, "R D"], text: Float[Array, "R D"], uid: Int[Array, " R"], train: bool
-    ) -> Float[Array, "R D"]:
-        x = jnp.concatenate([ids, text], axis=-1)
+    def __call__(self, x: Float[Array, "R X"], uid: Int[Array, " R"], train: bool) -> Float[Array, "R D"]:
         if train:
             x = dropout(x, self.dropout, self.make_rng("dropout"), uid)
-        return nn.gelu(nn.Dense(ids.shape[-1], dtype=self.dtype, kernel_init=xavier_normal)(x), approximate=False)
+        return nn.gelu(nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier_normal)(x), approximate=False)

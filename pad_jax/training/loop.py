@@ -85,7 +85,7 @@ def train(
     iterator = blocks.iterator()
     checkpoints = Checkpoints(directory / "checkpoints")
     log = directory / "metrics.jsonl"
-    status: dict[str, Any] = {"epoch": 0, "best_epoch": 0, "best": -1.0, "seconds": 0.0}
+    status: dict[str, Any] = {"epoch": 0, "best_epoch": 0, "best": 0.0, "seconds": 0.0}
     latest = checkpoints.latest()
     if latest is not None:
         state, position, status = checkpoints.restore(latest, state)
@@ -122,8 +122,8 @@ def train(
                 + (" in a new --workdir" if epoch > 1 else "")
             )
         result = evaluate(merge(state.params, state.frozen))
-        value = result[config.train.select]
-        better = value > status["best"]
+        value = -losses["loss"] if phase.by_loss else result[config.train.select]
+        better = not status["best_epoch"] or value > status["best"]
         status = {
             "epoch": epoch,
             "best_epoch": epoch if better else status["best_epoch"],

@@ -1,0 +1,11 @@
+"""Hybrid encoding: IDs and text joined in one item vector (paper, Table 2, after CoLLM and LLaRA)."""
+
+from pad_jax.config import Config
+from pad_jax.methods.base import Method, Phase
+from pad_jax.methods.pad import pretrain_step
+
+
+def hybrid(config: Config) -> Method:
+    """Item vectors are CAT(E, f(T)), trained at once from random values; the paper does not say where E starts."""
+    del config
+    return Method("hybrid", (Phase("pretrain", ("aligned",), pretrain_step, budget=("pretrain", "align", "finetune")),))

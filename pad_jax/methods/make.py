@@ -1,0 +1,29 @@
+"""MAKE: a text expert trained on its own first, then joined with an ID expert (Sheng et al. 2024)."""
+
+from pad_jax.config import Config
+from pad_jax.methods.base import Method, Phase
+from pad_jax.methods.pad import finetuning, pretrain_step
+
+
+def make(config: Config) -> Method:
+    """Stage 1 is MoRec; stage 2 adds an ID expert, the logit being g o_id + (1 - g) o_text with one learned g.
+
+    The original is a click model; the paper takes from it the two experts and their order. The ID expert starts from
+    random values, g from 1/2.
+    """
+    carried = ("towers/text", "encoders/text")
+    return Method(
+        "make",
+        (
+            Phase("pretrain", ("text",), pretrain_step),
+            Phase(
+                "finetune",
+                ("id", "text"),
+                finetuning(("id",)),
+                start={path: path for path in carried},
+                keep=carried if config.experts.freeze_carried else (),
+                budget=("align", "finetune"),
+                gate="scalar",
+            ),
+        ),
+    )

@@ -1,0 +1,29 @@
+"""SMEM: shared and modality-specific embeddings, PAD without its alignment (paper, Table 2 and Fig. 4, after STEM)."""
+
+from pad_jax.config import Config
+from pad_jax.methods.base import Method, Phase
+from pad_jax.methods.pad import aligned_start, finetuning, pretrain_step
+
+
+def smem(config: Config) -> Method:
+    """PAD without phase 2: its aligned expert goes into phase 3 as it would have gone into phase 2.
+
+    The paper does not say whether the frequency gate stays; it does here, so that the alignment is all that differs.
+    """
+    pretrained = ("tables/id", "encoders/id")
+    start, scale = aligned_start(config)
+    return Method(
+        "smem",
+        (
+            Phase("pretrain", ("id",), pretrain_step),
+            Phase(
+                "finetune",
+                ("id", "aligned", "text"),
+                finetuning(("aligned", "text")),
+                start=start | {path: path for path in pretrained},
+                scale=scale,
+                keep=pretrained if config.experts.freeze_carried else (),
+                budget=("align", "finetune"),
+            ),
+        ),
+    )
