@@ -10,6 +10,8 @@ from ml_collections import config_flags
 
 from pad_jax.config import Config, resolve
 from pad_jax.errors import UserError
+from pad_jax.studies import STUDIES
+from pad_jax.workdir import run_name
 
 DEFAULT = str(Path(__file__).parent.parent / "configs" / "demo.py")
 
@@ -65,8 +67,9 @@ def parse(argv: list[str]) -> Arguments:
 
 
 def default_workdir(config: Config) -> str:
-    """runs/<dataset>/<method>-<backbone>-<loss>-<recipe>-s<seed>."""
-    return f"runs/{config.dataset}/{config.method}-{config.backbone}-{config.loss}-{config.recipe}-s{config.seed}"
+    """runs/<dataset>, and for a run of one method the folder that belongs to it there."""
+    folder = f"runs/{config.dataset}"
+    return folder if config.job in STUDIES else f"{folder}/{run_name(config)}"
 
 
 def _one_line(error: Exception) -> str:

@@ -299,6 +299,18 @@ def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Config:
     for name, value in dotted(recipes[recipe]).items():
         if name not in given:
             _put(values, name, value)
+    return _checked(values)
+
+
+def with_fields(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The configuration with other values of some fields, given by dotted names. Raises UserError as `resolve`."""
+    values = as_dict(config)
+    for name, value in changes.items():
+        _put(values, name, value)
+    return _checked(values)
+
+
+def _checked(values: Mapping[str, Any]) -> Config:
     for name, choices in CHOICES.items():
         check_choice(name, dotted(values)[name], choices)
     sections: dict[str, Any] = {f.name: f.type for f in fields(Config) if dataclasses.is_dataclass(f.type)}

@@ -18,7 +18,12 @@ from pad_jax.report.console import say
 from pad_jax.report.results import FORMAT, read_ranks, read_results, write_atomically, write_ranks, write_results
 
 #: Fields that say where things are and not what is computed: a workdir may be continued with others.
-PLACES = ("job", "data.path", "text.table", "text.batch", "eval.batch")
+PLACES = ("job", "data.path", "text.table", "text.batch", "eval.batch", "study.seeds", "study.only")
+
+
+def run_name(config: Config) -> str:
+    """<method>-<backbone>-<loss>-<recipe>-s<seed>, the default name of a workdir."""
+    return f"{config.method}-{config.backbone}-{config.loss}-{config.recipe}-s{config.seed}"
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -99,8 +104,12 @@ class Workdir:
             write_ranks(self.path, read_ranks(self.path) | ranks)
             write_results(self.path, self.results)
 
-    def show(self) -> None:
-        """The table, on the console and as results.md."""
+    def write_table(self) -> None:
+        """The table as results.md."""
         if jax.process_index() == 0:
             write_atomically(self.path / "results.md", table.as_markdown(self.results).encode())
+
+    def show(self) -> None:
+        """The table, on the console and as results.md."""
+        self.write_table()
         say("\n" + table.as_text(self.results) + f"\n\nresults: {self.path}/results.json")

@@ -32,16 +32,24 @@ CASES = {
     "pretrain-caser": ("pretrain", "best", {"backbone": "caser"}),
     "pretrain-lazy": ("pretrain", "paper", {"optimizer.tables": "lazy"}),
     "finetune-bfloat16": ("finetune", "paper", {"model.dtype": "bfloat16"}),
+    "align-infonce": ("align", "best", {"alignment.loss": "infonce"}),
+    "align-alone": ("align", "paper", {"alignment.anchored": False}),
+    "ctrl-align": ("align", "paper", {"method": "ctrl"}),
+    "make-finetune": ("finetune", "best", {"method": "make"}),
+    "disco-pretrain": ("pretrain", "paper", {"method": "disco"}),
+    "disco-best": ("pretrain", "best", {"method": "disco", "loss": "sampled_softmax"}),
+    "smem-finetune": ("finetune", "best", {"method": "smem"}),
     "finetune-lazy": ("finetune", "paper", {"optimizer.tables": "lazy", "loss": "sampled_softmax"}),
 }
 ON_DEVICES = ["align-paper", "align-official", "pretrain-sampled", "finetune-best", "finetune-each", "finetune-lazy"]
+ON_DEVICES += ["ctrl-align", "disco-best"]
 
 
 class Setup:
-    """PAD on the tiny dataset, phase by phase."""
+    """A method on the tiny dataset, phase by phase."""
 
     def __init__(self, config, dataset, text):
-        self.config, self.method = config, METHODS["pad"](config)
+        self.config, self.method = config, METHODS[config.method](config)
         width = 16 if config.model.text_tower == "residual" else 12
         table = np.pad(text, ((0, 0), (0, width - 12)))
         self.items = dataset.items

@@ -1,6 +1,7 @@
 """Is a difference between two rankings of the same users more than chance?"""
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Float
 
 RESAMPLES = 10_000
@@ -15,3 +16,8 @@ def bootstrap_interval(
     draws = random.multinomial(len(difference), counts / len(difference), size=RESAMPLES) @ values / len(difference)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(difference.mean()), float(low), float(high)
+
+
+def paired_t_test(first: Float[np.ndarray, " U"], second: Float[np.ndarray, " U"]) -> float:
+    """Two-sided p of Student's t-test on per-user differences; 1 where there are none."""
+    return float(scipy.stats.ttest_rel(first, second).pvalue) if (first != second).any() else 1.0

@@ -31,7 +31,7 @@ class Grid(NamedTuple):
     def mask(self) -> Bool[Array, "R W"]:
         return self.token < self.cell.shape[0]
 
-    def to_grid(self, x: Float[Array, "T ..."]) -> Float[Array, "R W ..."]:
+    def to_grid(self, x: Shaped[Array, "T ..."]) -> Shaped[Array, "R W ..."]:
         """Tokens to their cells; empty cells hold zeros."""
         return move(x, self.token.reshape(-1), self.cell).reshape(*self.token.shape, *x.shape[1:])
 

@@ -8,69 +8,15 @@ over users.
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pad_jax.config import dotted
 from pad_jax.data.dataset import frequency_group
 from pad_jax.errors import UserError
-from pad_jax.evaluation.metrics import hit_ratio, ndcg
 from pad_jax.evaluation.significance import bootstrap_interval
-from pad_jax.report.results import read_ranks, read_results
+from pad_jax.report.groups import METRICS, RunGroup
+from pad_jax.report.results import read_ranks
 from pad_jax.report.table import GROUPS, LABELS, cells, header
-from pad_jax.workdir import PLACES, read_config
-
-METRICS = {"HR@10": hit_ratio, "nDCG@10": ndcg}
-
-
-class RunGroup:
-    """Runs that differ by their seed alone."""
-
-    def __init__(self, paths: list[Path]):
-        self.paths = paths
-        self.results = [self._read(path) for path in paths]
-        identities = [self._identity(path) for path in paths]
-        for path, identity in zip(paths, identities, strict=True):
-            if identity != identities[0]:
-                raise UserError(f"{path} and {paths[0]} differ by more than their seed; compare them with --against")
-        seeds = [r["seed"] for r in self.results]
-        if len(set(seeds)) < len(seeds):
-            raise UserError(f"{', '.join(map(str, paths))}: a seed stands there twice; name each run once")
-        first, self.dataset = self.results[0], identities[0]["dataset_sha256"]
-        self.phase = list(first["phases"])[-1]
-        self.name = f"{first['method']} ({first['backbone']}, {first['loss']}, recipe {first['recipe']}, {self.phase})"
-        self.label = f"{self.name}, {len(paths)} seed{'s' if len(paths) > 1 else ''}"
-
-    @staticmethod
-    def _read(path: Path) -> dict[str, Any]:
-        results = read_results(path)
-        if not results.get("phases"):
-            raise UserError(f"{path} holds no finished run; train it first")
-        return results
-
-    def _identity(self, path: Path) -> dict[str, Any]:
-        """What runs of one group share: everything but the seed and where things are."""
-        identity = read_config(path)
-        config = {n: v for n, v in dotted(identity["config"]).items() if n not in (*PLACES, "seed")}
-        return identity | {"config": config, "phases": list(read_results(path)["phases"])}
-
-    def per_user(self, metric: str) -> np.ndarray:
-        """The metric of every user's test target, a mean over seeds."""
-        ranks = (read_ranks(path)[f"test/{self.phase}"] for path in self.paths)
-        return np.mean([METRICS[metric](values, 10) for values in ranks], axis=0)
-
-    def row(self) -> list[str]:
-        return [" / ".join(self._cell(group, metric) for metric in METRICS) for group in GROUPS]
-
-    def _cell(self, group: str, metric: str) -> str:
-        """Mean and standard deviation over seeds, in percent; `-` for a group without users."""
-        tests = [r["test"] if group == "all" else r["test"]["by_frequency"][group] for r in self.results]
-        if tests[0]["users"] == 0:
-            return "-"
-        values = [100 * test[metric] for test in tests]
-        spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-        return f"{np.mean(values):.2f}{spread}"
 
 
 def report(first: list[Path], second: list[Path]) -> str:

@@ -46,7 +46,7 @@ class Checkpoints:
                 data=ocp.args.JsonSave(position),
                 progress=ocp.args.JsonSave(progress),
             ),
-            metrics={"best": progress["best"] if better else -1.0},
+            metrics={"best": progress["best"] if better else -1e300},
         )
         if not saved:
             raise UserError(f"{self.directory}: epoch {epoch} was not saved, a later one is there; use a new --workdir")

@@ -1,0 +1,87 @@
+"""A page of text, tables and pictures: once as Markdown with its pictures beside it, once as HTML in a single file."""
+
+import base64
+import html
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pad_jax.report.results import write_atomically
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums;
+  display: block; overflow-x: auto }
+td, th { padding: .25rem .75rem; border-bottom: 1px solid #ccc; text-align: right; white-space: nowrap }
+td:first-child, th:first-child { text-align: left }
+table.words td { text-align: left; white-space: normal; vertical-align: top }
+pre { background: #f4f4f4; padding: .75rem; overflow-x: auto }
+img { max-width: 100% }
+@media (prefers-color-scheme: dark) { body { color: #ddd; background: #1b1b1b } pre { background: #2a2a2a }
+  img { background: white } }
+"""
+
+
+class Page:
+    """Blocks in order; text may hold `code` and **bold**."""
+
+    def __init__(self, title: str):
+        self.title = title
+        self._markdown = [f"# {title}"]
+        self._html = [f"<h1>{html.escape(title)}</h1>"]
+        self._pictures: dict[str, bytes] = {}
+
+    def heading(self, text: str) -> None:
+        self._markdown.append(f"## {text}")
+        self._html.append(f"<h2>{html.escape(text)}</h2>")
+
+    def text(self, text: str) -> None:
+        self._markdown.append(text)
+        self._html.append(f"<p>{_inline(text)}</p>")
+
+    def code(self, text: str) -> None:
+        self._markdown.append(f"```bash\n{text}\n```")
+        self._html.append(f"<pre>{html.escape(text)}</pre>")
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], words: bool = False) -> None:
+        """Columns of numbers behind a first one of names; or of `words`, all of them to the left."""
+        align = "---" if words else "---:"
+        lines = [header, ["---", *[align] * (len(header) - 1)], *rows]
+        self._markdown.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        cells = [[_inline(cell) for cell in line] for line in (header, *rows)]
+        head = "".join(f"<th>{cell}</th>" for cell in cells[0])
+        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells[1:])
+        self._html.append(f"<table{' class=words' if words else ''}><tr>{head}</tr>{body}</table>")
+
+    def picture(self, name: str, figure: Any, caption: str) -> None:
+        """A matplotlib figure, as SVG; `caption` also stands for it where it cannot be seen."""
+        content = io.BytesIO()
+        figure.savefig(content, format="svg", bbox_inches="tight", metadata={"Date": None})
+        self._pictures[name] = content.getvalue()
+        self._markdown.append(f"![{caption}]({name}.svg)\n\n{caption}")
+        data = base64.b64encode(self._pictures[name]).decode()
+        alt = html.escape(caption, quote=True)
+        self._html.append(f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}"><p>{_inline(caption)}</p>')
+
+    def write(self, directory: Path, name: str) -> Path:
+        """NAME.md with NAME-PICTURE.svg, and NAME.html; returns the last."""
+        markdown = "\n\n".join(self._markdown) + "\n"
+        for picture, content in self._pictures.items():
+            write_atomically(directory / f"{name}-{picture}.svg", content)
+            markdown = markdown.replace(f"]({picture}.svg)", f"]({name}-{picture}.svg)")
+        write_atomically(directory / f"{name}.md", markdown.encode())
+        body = "\n".join(self._html)
+        page = (
+            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(self.title)}</title>'
+            f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n<body>\n{body}\n'
+            "</body></html>\n"
+        )
+        write_atomically(directory / f"{name}.html", page.encode())
+        return directory / f"{name}.html"
+
+
+def _inline(text: str) -> str:
+    text = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(text))
+    return re.sub(r"`(.+?)`", r"<code>\1</code>", text)

@@ -1,0 +1,96 @@
+"""Pictures of results; colours and marks that people who are colour-blind can tell apart."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+#: Okabe and Ito's colours, without the yellow, which is too light for lines.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+HATCHES = ("", "//", "..", "xx", "--", "++", "oo")
+plt.rcParams.update({"svg.hashsalt": "pad_jax", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
+
+
+def ranking_bars(
+    names: Sequence[str], values: Mapping[str, Sequence[Sequence[float]]], lines: Mapping[str, Mapping[str, float]]
+) -> Any:
+    """One panel per metric: a horizontal bar per name with its seeds as points, and dotted lines for `lines`."""
+    figure, axes = plt.subplots(1, len(values), figsize=(10, 0.42 * len(names) + 1.6), sharey=True, squeeze=False)
+    for axis, (metric, seeds) in zip(axes[0], values.items(), strict=True):
+        means = [float(np.mean(v)) for v in seeds]
+        axis.barh(range(len(names)), means, color=COLOURS[0], height=0.6)
+        for place, points in enumerate(seeds):
+            axis.plot(points, [place] * len(points), "|", color="black", markersize=9)
+        for number, (label, found) in enumerate(lines.items()):
+            if metric in found:
+                axis.axvline(found[metric], color=COLOURS[3], linestyle=(0, (1 + 2 * number, 2)), label=label)
+        axis.set_xlabel(f"{metric}, %")
+        axis.set_xlim(left=0)
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].invert_yaxis()
+    if lines:
+        axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    return _done(figure)
+
+
+def grouped_bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], ylabel: str) -> Any:
+    """Bars of each of `series` side by side for every group."""
+    figure, axis = plt.subplots(figsize=(1.6 + 1.5 * len(groups), 3.4))
+    width = 0.8 / len(series)
+    for number, (label, values) in enumerate(series.items()):
+        place = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * width
+        style: dict[str, Any] = {"color": COLOURS[number], "hatch": HATCHES[number], "edgecolor": "white"}
+        bars = axis.bar(place, values, width, label=label, **style)
+        axis.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
+    axis.set_xticks(range(len(groups)), groups)
+    axis.set_ylabel(ylabel)
+    axis.legend(frameon=False)
+    return _done(figure)
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str, ylabel: str, first: int = 1, columns: int = 2
+) -> Any:
+    """A panel for each entry, a line with marks for each of its series over first, first + 1, .."""
+    rows = -(-len(panels) // columns)
+    columns = min(columns, len(panels))
+    figure, axes = plt.subplots(rows, columns, figsize=(5.2 * columns, 3.2 * rows), sharex=True, squeeze=False)
+    for axis, (title, series) in zip(axes.flat, panels.items(), strict=False):
+        for number, (label, values) in enumerate(series.items()):
+            x = first + np.arange(len(values))
+            axis.plot(x, values, color=COLOURS[number], marker=MARKS[number], label=label)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel(xlabel)
+        axis.set_ylabel(ylabel)
+        axis.legend(frameon=False, fontsize=8)
+    for axis in list(axes.flat)[len(panels) :]:
+        axis.set_visible(False)
+    return _done(figure)
+
+
+def distributions(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, columns: int = 4, bins: int = 80) -> Any:
+    """A panel for each entry: outlined histograms of its samples, as densities."""
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.1 * columns, 2.5 * rows), squeeze=False)
+    for axis, (title, samples) in zip(axes.flat, panels.items(), strict=False):
+        values = np.concatenate(list(samples.values()))
+        edges = np.linspace(values.min(), values.max() + 1e-9, bins + 1)
+        for number, (label, sample) in enumerate(samples.items()):
+            line = ("-", "--", ":")[number % 3]
+            axis.hist(sample, edges, density=True, histtype="step", label=label, color=COLOURS[number], linestyle=line)
+        axis.set_title(title, fontsize=9)
+        axis.set_yticks([])
+        axis.set_xlabel(xlabel, fontsize=8)
+    axes[0, 0].legend(frameon=False, fontsize=7)
+    return _done(figure)
+
+
+def _done(figure: Any) -> Any:
+    figure.tight_layout()
+    plt.close(figure)  # drawn when it is saved; no window keeps it
+    return figure

@@ -1,0 +1,16 @@
+"""Studies: jobs that run many configurations and report on them together."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pad_jax.config import Config
+from pad_jax.studies import ablate, analyse, backbones, compare
+from pad_jax.studies.study import study
+
+#: Every study by the name of its job; another one is an entry more.
+STUDIES: dict[str, Callable[[Config, Path, str], None]] = {
+    "compare": study(compare.rows, compare.report),
+    "backbones": study(backbones.rows, backbones.report),
+    "ablate": study(ablate.rows, ablate.report),
+    "analyse": study(analyse.rows, analyse.report),
+}

@@ -1,0 +1,59 @@
+"""Backbones alone and under PAD (paper, Table 3)."""
+
+from pad_jax.config import CHOICES, Config
+from pad_jax.evaluation.significance import paired_t_test
+from pad_jax.report.page import Page
+from pad_jax.studies.claims import Claim, claims_table
+from pad_jax.studies.study import Row, Study
+
+TITLES = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser"}
+
+
+def rows(config: Config) -> list[Row]:
+    """Each backbone on IDs alone, and PAD with it."""
+    del config
+    return [Row(f"{b} {m}", m, {"backbone": b}) for b in CHOICES["backbone"] for m in ("sasrec", "pad")]
+
+
+def report(study: Study) -> Page:
+    """HR@10 and nDCG@10 of both, and what PAD adds."""
+    from pad_jax.report import plots  # slow to import
+
+    groups = {row.name: study.group(row) for row in study.rows}
+    page = study.page(f"Backbones alone and under PAD on {study.config.dataset}, loss {study.config.loss}")
+    page.text(
+        "`alone` is the backbone on item IDs, with as many epochs as PAD's phases together. The gain is relative; p is "
+        "of a paired t-test over users' nDCG@10 (mean over seeds)."
+    )
+    table, gains = [], {}
+    bars: dict[str, list[float]] = {"alone": [], "PAD": []}
+    names = [b for b in CHOICES["backbone"] if {f"{b} sasrec", f"{b} pad"} <= set(groups)]
+    for backbone in names:
+        alone, pad = groups[f"{backbone} sasrec"], groups[f"{backbone} pad"]
+        both = [g.mean("all", "nDCG@10") for g in (alone, pad)]
+        gains[backbone] = 100 * (both[1] / both[0] - 1)
+        p = paired_t_test(pad.per_user("nDCG@10"), alone.per_user("nDCG@10"))
+        bars["alone"].append(100 * both[0])
+        bars["PAD"].append(100 * both[1])
+        for title, group, gain, chance in (
+            ("alone", alone, "", ""),
+            ("PAD", pad, f"{gains[backbone]:+.1f} %", f"{p:.1g}"),
+        ):
+            cells = [
+                group.cell("all", "HR@10"),
+                group.cell("all", "nDCG@10"),
+                group.cell("cold", "nDCG@10"),
+                gain,
+                chance,
+            ]
+            numbers = [f"{group.parameters:,}", f"{group.seconds_per_epoch:.0f}"]
+            table.append([f"{TITLES[backbone]}, {title}", *cells, *numbers])
+    page.table(["", "HR@10", "nDCG@10", "nDCG@10 cold", "gain", "p", "parameters", "s / epoch"], table)
+    if names:
+        figure = plots.grouped_bars([TITLES[b] for b in names], bars, "nDCG@10, %")
+        page.picture("backbones", figure, "nDCG@10 of each backbone alone and under PAD, mean over seeds.")
+        page.heading("What the paper says, and what was found here")
+        found = ", ".join(f"{TITLES[b]} {gain:+.1f} %" for b, gain in gains.items())
+        agrees = all(gain > 0 for gain in gains.values())
+        claims_table(page, [Claim("PAD improves SASRec, GRU4Rec and Caser (Table 3)", found, agrees)])
+    return page
