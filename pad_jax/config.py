@@ -121,6 +121,7 @@ class TrainConfig:
     gate_rate: float = 1.0  # times learning_rate for the gate
     gate_weight_decay: float = 0.01  # [C] torch's default
     steps_per_dispatch: int = 32  # [O] K: batches per call of the device
+    adjustment: float = 0.0  # tau: training adds tau * log(count) to the logits, see methods/base.py; 0: does not
     sampled: int = 512  # [O] items drawn per step, loss=sampled_softmax
 
 
@@ -206,7 +207,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         },
         "experts": {"copy_encoder": False, "id_scale": 0.1, "freeze_carried": True, "supervise": "each"},
         "gate": {"kind": "bucket", "start": (-2.0, 1.0, 0.0)},
-        "train": {"batch": 128, "patience": 5, "select": "nDCG@10", "gate_rate": 0.03},
+        "train": {"batch": 128, "patience": 5, "select": "nDCG@10", "gate_rate": 0.03, "adjustment": 0.2},
         "pretrain": {"learning_rate": 1e-3, "epochs": 30},
         "align": {"learning_rate": 1e-3, "epochs": 30},
         "finetune": {"learning_rate": 1e-3, "epochs": 30},
@@ -265,6 +266,7 @@ LEAST = {
     "train.gate_weight_decay": 0,
     "train.patience": 1,
     "train.steps_per_dispatch": 1,
+    "train.adjustment": 0,
     "train.sampled": 1,
     "pretrain.epochs": 1,
     "pretrain.minutes": 0,

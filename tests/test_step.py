@@ -329,3 +329,38 @@ def test_loss_of_an_expert_alone_when_the_gate_says_so(setup):
     fused = loss_of(s, phase, params, batch)
     alone = loss_of(s, s.method.phases[0], params, batch)
     np.testing.assert_allclose(fused.value, alone.value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["ce", "bce", "sampled_softmax"])
+def test_adjusted_logits_are_those_of_training_alone(setup, loss):
+    """Scores + tau * log(count), without items that training never meets, under the loss in plain numpy."""
+    s = setup("paper", loss=loss, **{"train.adjustment": 0.5, "train.sampled": 12})
+    phase = s.method.phases[0]
+    _, state = s.state(phase)
+    batch, _ = s.batch()
+    unseen = int(np.setdiff1d(np.arange(1, s.items + 1), batch.targets)[0])
+    count = np.asarray(s.data.counts).copy()
+    count[unseen] = 0
+    s.data = s.data._replace(counts=jnp.asarray(count))
+    scorer = s.scorer(phase)
+    table = state.params["tables"]["id"]
+    users = scorer.users(state.params, {"id": batch.inputs_of(table[batch.items])}, batch.layout)
+    logits = np.asarray(users @ table.T, np.float64)[np.asarray(batch.valid)]
+    with np.errstate(divide="ignore"):
+        logits += 0.5 * np.log(count)[None]
+    target, drawn = (np.asarray(x)[np.asarray(batch.valid)] for x in (batch.targets, batch.negatives))
+    own = np.take_along_axis(logits, target[:, None], 1)
+    if loss == "ce":
+        expected = np.log(np.exp(logits[:, 1:] - own).sum(axis=1)).mean()
+    elif loss == "bce":
+        negative = np.take_along_axis(logits, drawn[:, None], 1)
+        expected = (np.logaddexp(0, -own) + np.logaddexp(0, negative)).mean()
+    else:
+        ids = np.asarray(scored_items(s.config, batch, s.items + 1).drawn_ids)
+        others = logits[:, ids] + np.log(29 / 12)
+        others[ids[None] == target[:, None]] = -np.inf
+        expected = np.log(1 + np.exp(others - own).sum(axis=1)).mean()
+    value, gradient = jax.value_and_grad(lambda p: loss_of(s, phase, p, batch).value)(state.params)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    only_a_candidate = unseen not in np.asarray(batch.items)
+    assert np.asarray(gradient["tables"]["id"][unseen]).any() != only_a_candidate

@@ -22,6 +22,7 @@ class DeviceData(NamedTuple):
     windows: Int[Array | np.ndarray, "U W"]  # training prefixes, left-padded
     gaps: Int[Array | np.ndarray, "U H"]  # see `history_gaps`
     bucket: Int[Array | np.ndarray, " I"]
+    counts: Int[Array | np.ndarray, " I"]  # training events of each item
     text: Float[Array | np.ndarray, "I E"]  # row 0 zeros; E = 0 when no expert reads text
 
 
@@ -119,7 +120,7 @@ def device_data(dataset: Dataset, length: int, buckets: int, text: Float[np.ndar
     if text is None:
         text = np.zeros((dataset.items + 1, 0), np.float32)
     bucket, _ = frequency_buckets(dataset.counts, buckets)
-    return DeviceData(dataset.train_windows(length), gaps, bucket, text)
+    return DeviceData(dataset.train_windows(length), gaps, bucket, dataset.counts.astype(np.int32), text)
 
 
 class Rows(NamedTuple):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from pad_jax.data.dataset import Dataset, frequency_buckets
 
@@ -43,17 +43,17 @@ def pairs_by_bucket(dataset: Dataset, buckets: int, seed: int = 12345, most: int
     return result
 
 
-def distances(table: Float[np.ndarray, "I X"], pairs: Pairs) -> Float[np.ndarray, " P"]:
+def distances(table: Float[np.ndarray, "I X"], pairs: Pairs) -> Num[np.ndarray, " P"]:
     """Euclidean distances of the rows of each pair."""
     return np.linalg.norm(table[pairs[0]].astype(np.float64) - table[pairs[1]], axis=1)
 
 
-def kendall_tau(first: Float[np.ndarray, " P"], second: Float[np.ndarray, " P"]) -> float:
+def kendall_tau(first: Num[np.ndarray, " P"], second: Num[np.ndarray, " P"]) -> float:
     """Kendall's tau-b of two lists (Eq. 13, which counts no ties); NaN for fewer than two entries."""
     return float(scipy.stats.kendalltau(first, second).statistic) if len(first) > 1 else float("nan")
 
 
-def separation(reference: Float[np.ndarray, " P"], shown: Float[np.ndarray, " P"]) -> dict[str, float]:
+def separation(reference: Num[np.ndarray, " P"], shown: Num[np.ndarray, " P"]) -> dict[str, float]:
     """How far `shown` tells the pairs of the largest 10 % of `reference` from those of the smallest 10 %.
 
     `gap`  difference of their means in standard deviations of all pairs
@@ -70,7 +70,7 @@ def separation(reference: Float[np.ndarray, " P"], shown: Float[np.ndarray, " P"
     }
 
 
-def top_and_bottom(reference: Float[np.ndarray, " P"]) -> tuple[Int[np.ndarray, " Q"], Int[np.ndarray, " Q"]]:
+def top_and_bottom(reference: Num[np.ndarray, " P"]) -> tuple[Int[np.ndarray, " Q"], Int[np.ndarray, " Q"]]:
     """Which entries are the largest and the smallest 10 %, at least one."""
     order = np.argsort(-reference, kind="stable")
     share = max(len(order) // 10, 1)

@@ -79,6 +79,7 @@ class Forward(NamedTuple):
     ids: Int[Array, " R"]
     items: dict[str, ItemVectors]
     bucket: Int[Array, " R"]
+    prior: Float[Array, " R"] | None  # see `log_prior`
     event: Int[Array, " V"]  # where each window event stands among the R items
     drawn: Int[Array, " S"]  # where each drawn item stands; none for ce
     drawn_ids: Int[Array, " S"]
@@ -98,8 +99,20 @@ def forward(
     items = scorer.item_vectors(params, scored.ids, data, key)
     inputs = jax.tree.map(lambda x: batch.inputs_of(x[scored.event]), vectors_of(items))
     users = scorer.users(params, inputs, batch.layout, key)
+    prior = log_prior(config, jnp.asarray(data.counts)[scored.ids])
     drawn = scored.drawn, scored.drawn_ids
-    return Forward(users, scored.ids, items, bucket[scored.ids], scored.event, *drawn, len(bucket) - 1)
+    return Forward(users, scored.ids, items, bucket[scored.ids], prior, scored.event, *drawn, len(bucket) - 1)
+
+
+def log_prior(config: Config, count: Int[Array, " R"]) -> Float[Array, " R"] | None:
+    """What training adds to the logits of items with `count` training events, and ranking does not; None for nothing.
+
+    `train.adjustment` * log(count) (Menon et al. 2021), and for an item that training never meets a number so low that
+    it is no candidate: as a sure negative it would be pushed below all others, its text with it.
+    """
+    if config.train.adjustment == 0:
+        return None
+    return jnp.where(count > 0, config.train.adjustment * jnp.log(jnp.maximum(count, 1).astype(jnp.float32)), -1e9)
 
 
 def by_group(
@@ -120,6 +133,9 @@ def recommendation_loss(
     config: Config, batch: Batch, users: Float[Array, "T X"], vectors: Float[Array, "R X"], seen: Forward
 ) -> Mean:
     """L_REC (`config.loss`) of scores <users, vectors>, the vectors being those of the R items of `seen`."""
+    if seen.prior is not None:
+        users = jnp.concatenate([users, jnp.ones_like(users[:, :1])], axis=1)
+        vectors = jnp.concatenate([vectors, seen.prior[:, None]], axis=1)
     if config.loss == "ce":
         return cross_entropy(users, vectors, batch.targets, batch.valid)
     positive, drawn = batch.targets_of(seen.events_of(vectors)), vectors[seen.drawn]

@@ -1,0 +1,179 @@
+"""Studies from end to end at toy size, in one folder: what one has run, the others use."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pad_jax.data import READERS
+from pad_jax.errors import UserError
+from pad_jax.evaluation.analysis import distances, kendall_tau, pairs_by_bucket, separation
+from pad_jax.evaluation.significance import paired_t_test
+from pad_jax.report.page import Page
+from pad_jax.report.results import read_ranks, read_results
+from pad_jax.run import run
+from pad_jax.studies.ablate import PAD
+from pad_jax.studies.study import Row, Study
+from pad_jax.text.table import write_table
+
+EPOCHS = {"pretrain.epochs": 1, "align.epochs": 1, "finetune.epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("studies")
+
+
+@pytest.fixture
+def world(dataset, text, folder, monkeypatch, make_config):
+    """A configuration on the tiny dataset, and the folder that all studies here share."""
+    monkeypatch.setitem(READERS, "demo", lambda _: dataset)
+    path = folder / "text.safetensors"
+    write_table(path, text[1:], dataset, {"encoder": "random"})
+
+    def config(job, **fields):
+        return make_config("best", **EPOCHS | {"text.table": str(path), "job": job, "study.seeds": (0,)} | fields)
+
+    return config
+
+
+def page_of(folder, job):
+    html = (folder / f"{job}-sasrec-ce-best.html").read_text()
+    assert html.count("<img ") == html.count("data:image/svg+xml;base64,")
+    markdown = (folder / f"{job}-sasrec-ce-best.md").read_text()
+    assert "python main.py" in markdown
+    for line in markdown.splitlines():
+        if line.startswith("!["):
+            assert (folder / line.rpartition("(")[2].rstrip(")")).exists()
+    return markdown
+
+
+def command(job):
+    return f"python main.py --config=configs/demo.py:{job}"
+
+
+def test_compare_and_its_continuation(world, folder, capsys):
+    only = {"study.only": ("sasrec", "pad")}
+    run(world("compare", **only), folder, command)
+    markdown = page_of(folder, "compare")
+    pad = read_results(folder / "pad-sasrec-ce-best-s0")
+    assert f"| **pad** | {100 * pad['test']['HR@10']:.2f} | {100 * pad['test']['nDCG@10']:.2f} |" in markdown
+    assert "a paired t-test over users' nDCG@10 (mean over seeds) against the best baseline, sasrec" in markdown
+    assert f"{pad['phases']['finetune']['parameters']:,}" in markdown
+    capsys.readouterr()
+
+    run(world("compare", **only | {"study.seeds": (0, 1)}), folder, command)  # seed 0 is not run again
+    out = capsys.readouterr().out
+    assert out.count("finished before") == 4
+    assert read_results(folder / "pad-sasrec-ce-best-s0") == pad
+    assert "±" in page_of(folder, "compare")
+
+
+def test_rows_share_what_they_would_repeat(world, folder):
+    """The ablation of an expert has PAD's own phases 1 and 2, which a run of its own would reach bit for bit."""
+    name = "without aligned expert"
+    run(world("ablate", **{"study.only": (name,)}), folder, command)
+    markdown = page_of(folder, "ablate")
+    assert "| **PAD** |" in markdown
+    assert f"| {name} |" in markdown
+    row = folder / "pad-sasrec-ce-best-s0,experts.use=id+text"
+    pad, variant = (read_results(folder / path) for path in ("pad-sasrec-ce-best-s0", row))
+    assert variant["phases"]["align"] == pad["phases"]["align"]
+    assert variant["phases"]["finetune"] != pad["phases"]["finetune"]
+    alone = world("align", **{"experts.use": ("id", "text")})
+    for job in ("pretrain", "align"):
+        run(replace(alone, job=job), folder / "alone")
+    ranks, expected = read_ranks(row), read_ranks(folder / "alone")
+    for phase in ("pretrain", "align"):
+        np.testing.assert_array_equal(ranks[f"test/{phase}"], expected[f"test/{phase}"])
+
+
+def test_backbones(world, folder):
+    run(world("backbones", **{"study.only": ("sasrec sasrec", "sasrec pad")}), folder, command)
+    markdown = page_of(folder, "backbones")
+    assert "| SASRec, alone |" in markdown
+    assert "| SASRec, PAD |" in markdown
+
+
+def test_analyse(world, folder):
+    run(world("analyse"), folder, command)
+    markdown = page_of(folder, "analyse")
+    assert "| c. three, ID expert |" + " 1.00 |" * 10 in markdown  # `best` freezes it
+    for name in ("frequency", "kendall", "distances-cold", "distances-warm", "gate"):
+        assert (folder / f"analyse-sasrec-ce-best-{name}.svg").exists()
+
+
+def test_an_unknown_row_is_refused(world, folder):
+    with pytest.raises(UserError, match="did you mean 'sasrec'"):
+        run(world("compare", **{"study.only": ("sasrek",)}), folder, command)
+
+
+def test_a_row_needs_its_base(world, tmp_path):
+    from pad_jax.studies.study import inherit
+
+    study = Study(world("ablate"), tmp_path, "", [PAD])
+    row = Row("x", fields={"gate.kind": "shared"}, base=PAD, shares=("pretrain",))
+    with pytest.raises(UserError, match="has not finished pretrain"):
+        inherit(study.run(row, 0), study.run(PAD, 0), row.shares)
+
+
+def test_kendall_tau_and_separation():
+    assert kendall_tau(np.arange(1, 6), np.array([1, 3, 2, 5, 4])) == pytest.approx(0.6)
+    assert kendall_tau(np.array([1, 1, 2, 3]), np.array([1, 2, 2, 3])) == pytest.approx(0.8)
+    assert np.isnan(kendall_tau(np.zeros(1), np.zeros(1)))
+    random = np.random.default_rng(0)
+    reference = random.random(1000)
+    same = separation(reference, 5 * reference + 1)
+    assert same["auc"] == same["ks"] == 1
+    assert same["gap"] > 2
+    other = separation(reference, random.random(1000))
+    assert abs(other["auc"] - 0.5) < 0.15
+    assert separation(reference, -reference)["auc"] == 0
+
+
+def test_pairs_are_a_users_items_with_targets_and_others_of_the_bucket(dataset):
+    from pad_jax.data.dataset import frequency_buckets
+
+    pairs = pairs_by_bucket(dataset, 3)
+    bucket, _ = frequency_buckets(dataset.counts, 3)
+    for b in (1, 2, 3):
+        assert (bucket[pairs[b][1]] == b).all()
+    expected = []
+    for u in range(dataset.users):
+        events = dataset.events[dataset.starts[u] : dataset.starts[u + 1]]
+        expected += [(i, events[-2]) for i in events[:-2]]
+    assert len(pairs[0][0]) == 2 * len(expected)
+    assert set(expected) <= set(zip(*pairs[0], strict=True))
+    again = pairs_by_bucket(dataset, 3)
+    np.testing.assert_array_equal(pairs[0][1], again[0][1])
+    assert len(pairs_by_bucket(dataset, 3, most=5)[1][0]) == 5
+
+
+def test_distances_and_t_test():
+    table = np.array([[0, 0], [3, 4], [0, 1]], np.float32)
+    np.testing.assert_allclose(distances(table, (np.array([0, 1]), np.array([1, 2]))), [5, np.sqrt(18)])
+    first, second = np.array([1.0, 2, 3, 4]), np.array([1.5, 2.5, 3, 5])
+    difference = first - second
+    t = difference.mean() / (difference.std(ddof=1) / 2)
+    assert paired_t_test(first, second) == pytest.approx(0.0917, abs=1e-3)
+    assert t == pytest.approx(-2.449, abs=1e-3)
+    assert paired_t_test(first, first) == 1
+
+
+def test_a_page_in_both_forms(tmp_path):
+    from pad_jax.report import plots
+
+    page = Page("A <title>")
+    page.text("**bold** and `a < b`")
+    page.table(["", "x"], [["row", "1"]])
+    page.picture("bars", plots.grouped_bars(["a", "b"], {"one": [1.0, 2.0]}, "y"), "Two bars.")
+    path = page.write(tmp_path, "page")
+    html = path.read_text()
+    assert "<h1>A &lt;title&gt;</h1>" in html
+    assert "<b>bold</b> and <code>a &lt; b</code>" in html
+    markdown = (tmp_path / "page.md").read_text()
+    assert "| row | 1 |" in markdown
+    assert "![Two bars.](page-bars.svg)" in markdown
+    first = (tmp_path / "page-bars.svg").read_bytes()
+    page.write(tmp_path, "page")
+    assert (tmp_path / "page-bars.svg").read_bytes() == first
