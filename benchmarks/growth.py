@@ -6,7 +6,6 @@ D 128, part `items` 10^6 events and D 128, with dense and with lazy tables; part
 block, up to 10^7 items. With --plot, a picture as well.
 """
 
-import importlib.util
 import json
 import time
 from functools import partial
@@ -17,7 +16,6 @@ import numpy as np
 
 from benchmarks.harness import Report, arguments, in_own_process, in_turn, peak_mib, run
 from benchmarks.problem import Ours, configuration, generated
-from pad_jax.errors import UserError
 from pad_jax.evaluation.ranking import ranker
 
 RANKED = (1024, 2048)  # users of the validation split that are timed: what all of them share, and what each costs
@@ -48,8 +46,6 @@ def main() -> None:
     if options.case:
         print(json.dumps(measure(options.case, options.rounds)))
         return
-    if options.plot and importlib.util.find_spec("matplotlib") is None:
-        raise UserError("--plot needs matplotlib: pip install -r requirements-dev.txt")
     columns = ("part", "tables", "events", "items", "prepare_s", "step_ms", "train_s", "rank_s", "peak_mib")
     with Report("growth", columns) as report:
         for case in CASES:

@@ -129,6 +129,7 @@ def test_kendall_tau_and_separation():
     other = separation(reference, random.random(1000))
     assert abs(other["auc"] - 0.5) < 0.15
     assert separation(reference, -reference)["auc"] == 0
+    assert np.isnan(separation(reference[:19], reference[:19])["auc"])
 
 
 def test_pairs_are_a_users_items_with_targets_and_others_of_the_bucket(dataset):

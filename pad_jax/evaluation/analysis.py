@@ -59,7 +59,11 @@ def separation(reference: Num[np.ndarray, " P"], shown: Num[np.ndarray, " P"]) -
     `gap`  difference of their means in standard deviations of all pairs
     `auc`  probability that a pair of the top has the larger distance, ties half
     `ks`   largest distance of their distribution functions
+
+    NaN for fewer than 20 pairs.
     """
+    if len(reference) < 20:
+        return dict.fromkeys(("gap", "auc", "ks"), float("nan"))
     top, bottom = top_and_bottom(reference)
     deviation = shown.std()
     auc = scipy.stats.mannwhitneyu(shown[top], shown[bottom]).statistic / (len(top) * len(bottom))

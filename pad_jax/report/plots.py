@@ -79,6 +79,8 @@ def distributions(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, c
     figure, axes = plt.subplots(rows, columns, figsize=(3.1 * columns, 2.5 * rows), squeeze=False)
     for axis, (title, samples) in zip(axes.flat, panels.items(), strict=False):
         values = np.concatenate(list(samples.values()))
+        if not len(values):
+            continue
         edges = np.linspace(values.min(), values.max() + 1e-9, bins + 1)
         for number, (label, sample) in enumerate(samples.items()):
             line = ("-", "--", ":")[number % 3]

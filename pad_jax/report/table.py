@@ -19,8 +19,8 @@ def rows(results: Mapping[str, Any], split: str) -> list[tuple[str, Mapping[str,
     for name, phase in reversed(results["phases"].items()):
         last = name == list(results["phases"])[-1]
         label = f"{method} ({name})" if last else f"{method}, phase {name}"
-        if name == "pretrain":
-            label = f"{backbone}, IDs only" + ("" if method == backbone else f" ({method}'s phase 1)")
+        if name == "pretrain" and method in ("sasrec", "smem", "pad"):
+            label = f"{backbone}, IDs only" + ("" if method == "sasrec" else f" ({method}'s phase 1)")
         table.append((label, phase[split]))
     return table + [(LABELS[name], metrics and metrics[split]) for name, metrics in results["baselines"].items()]
 

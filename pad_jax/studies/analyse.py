@@ -14,7 +14,7 @@ from pad_jax.pipeline import Run
 from pad_jax.report.page import Page
 from pad_jax.studies.ablate import PAD
 from pad_jax.studies.claims import Claim, claims_table
-from pad_jax.studies.study import Row, Study
+from pad_jax.studies.study import Row, Study, gain
 
 SASREC = Row("sasrec", "sasrec")
 SMEM = Row("smem", "smem", base=PAD, shares=("pretrain",))
@@ -97,7 +97,7 @@ def report(study: Study) -> Page:
         "Users by how often training met their target: above 50 times, 7 to 50, 1 to 6, never.",
     )
     lifts = [b - a for a, b in zip(hits["SASRec"], hits["PAD"], strict=True)]
-    relative = [100 * (b / a - 1) if a else float("inf") for a, b in zip(hits["SASRec"], hits["PAD"], strict=True)]
+    relative = [gain(b, a) for a, b in zip(hits["SASRec"], hits["PAD"], strict=True)]
     found.append(
         Claim(
             "The gain over SASRec is relatively larger for colder items (Fig. 2)",

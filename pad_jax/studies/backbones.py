@@ -4,7 +4,7 @@ from pad_jax.config import CHOICES, Config
 from pad_jax.evaluation.significance import paired_t_test
 from pad_jax.report.page import Page
 from pad_jax.studies.claims import Claim, claims_table
-from pad_jax.studies.study import Row, Study
+from pad_jax.studies.study import Row, Study, chance, gain
 
 TITLES = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser"}
 
@@ -31,21 +31,16 @@ def report(study: Study) -> Page:
     for backbone in names:
         alone, pad = groups[f"{backbone} sasrec"], groups[f"{backbone} pad"]
         both = [g.mean("all", "nDCG@10") for g in (alone, pad)]
-        gains[backbone] = 100 * (both[1] / both[0] - 1)
+        gains[backbone] = gain(both[1], both[0])
         p = paired_t_test(pad.per_user("nDCG@10"), alone.per_user("nDCG@10"))
         bars["alone"].append(100 * both[0])
         bars["PAD"].append(100 * both[1])
-        for title, group, gain, chance in (
-            ("alone", alone, "", ""),
-            ("PAD", pad, f"{gains[backbone]:+.1f} %", f"{p:.1g}"),
+        for title, group, gained in (
+            ("alone", alone, ["", ""]),
+            ("PAD", pad, [f"{gains[backbone]:+.1f} %", chance(p)]),
         ):
-            cells = [
-                group.cell("all", "HR@10"),
-                group.cell("all", "nDCG@10"),
-                group.cell("cold", "nDCG@10"),
-                gain,
-                chance,
-            ]
+            metrics = ("all", "HR@10"), ("all", "nDCG@10"), ("cold", "nDCG@10")
+            cells = [group.cell(users, metric) for users, metric in metrics] + gained
             numbers = [f"{group.parameters:,}", f"{group.seconds_per_epoch:.0f}"]
             table.append([f"{TITLES[backbone]}, {title}", *cells, *numbers])
     page.table(["", "HR@10", "nDCG@10", "nDCG@10 cold", "gain", "p", "parameters", "s / epoch"], table)
@@ -53,7 +48,7 @@ def report(study: Study) -> Page:
         figure = plots.grouped_bars([TITLES[b] for b in names], bars, "nDCG@10, %")
         page.picture("backbones", figure, "nDCG@10 of each backbone alone and under PAD, mean over seeds.")
         page.heading("What the paper says, and what was found here")
-        found = ", ".join(f"{TITLES[b]} {gain:+.1f} %" for b, gain in gains.items())
-        agrees = all(gain > 0 for gain in gains.values())
+        found = ", ".join(f"{TITLES[b]} {g:+.1f} %" for b, g in gains.items())
+        agrees = all(g > 0 for g in gains.values())
         claims_table(page, [Claim("PAD improves SASRec, GRU4Rec and Caser (Table 3)", found, agrees)])
     return page

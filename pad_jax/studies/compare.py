@@ -9,7 +9,7 @@ from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page
 from pad_jax.report.table import GROUPS, LABELS
 from pad_jax.studies.claims import Claim, claims_table
-from pad_jax.studies.study import Row, Study
+from pad_jax.studies.study import Row, Study, chance, gain
 
 
 def rows(config: Config) -> list[Row]:
@@ -42,18 +42,18 @@ def report(study: Study) -> Page:
     table = []
     for name in names:
         group = groups[name]
-        gain, p = "-", "-"
+        more, p = "-", "-"
         if "sasrec" in names and name != "sasrec":
-            gain = f"{100 * (per_user[name].mean() / per_user['sasrec'].mean() - 1):+.1f} %"
+            more = f"{gain(per_user[name].mean(), per_user['sasrec'].mean()):+.1f} %"
         if best and name != best:
-            p = f"{paired_t_test(per_user[name], per_user[best]):.1g}"
+            p = chance(paired_t_test(per_user[name], per_user[best]))
         parts = [group.cell(g, "nDCG@10") for g in GROUPS[1:]]
         table.append(
             [
                 f"**{name}**" if name == "pad" else name,
                 group.cell("all", "HR@10"),
                 group.cell("all", "nDCG@10"),
-                gain,
+                more,
                 p,
                 *parts,
                 f"{group.parameters:,}",
@@ -95,24 +95,23 @@ def claims(groups: dict[str, RunGroup]) -> list[Claim]:
         found.append(
             Claim(
                 "PAD is ahead of every baseline, p < 0.05 (Table 2)",
-                f"PAD minus {best}: {difference:+.2f} points of nDCG@10 [{low:+.2f}, {high:+.2f}], p = {p:.1g}",
+                f"PAD minus {best}: {difference:+.2f} points of nDCG@10 [{low:+.2f}, {high:+.2f}], p {chance(p)}",
                 difference > 0 and p < 0.05,
             )
         )
     if {"pad", "smem"} <= set(groups):
-        gain = 100 * (mean("pad").mean() / mean("smem").mean() - 1)
+        more = gain(mean("pad").mean(), mean("smem").mean())
         found.append(
             Claim(
                 "PAD is above SMEM in nDCG@10: +1.51 % on MIND, +7.60 % on Electronics, +9.54 % on Prime Pantry",
-                f"{gain:+.2f} %",
-                gain > 0,
+                f"{more:+.2f} %",
+                more > 0,
             )
         )
     if {"pad", "sasrec"} <= set(groups):
         lifts = {}
         for group in ("warm", "median", "cold"):
-            pad, sasrec = (groups[name].mean(group, "nDCG@10") for name in ("pad", "sasrec"))
-            lifts[group] = 100 * (pad / sasrec - 1) if sasrec else float("inf")
+            lifts[group] = gain(*(groups[name].mean(group, "nDCG@10") for name in ("pad", "sasrec")))
         found.append(
             Claim(
                 "PAD's gain over SASRec grows as items get colder (+63 %, +202 % and +463 % on Electronics)",

@@ -114,6 +114,16 @@ def machine() -> str:
     return f"{name}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
 
 
+def gain(new: float, old: float) -> float:
+    """Relative gain in percent."""
+    return 100 * (new / old - 1) if old else float("inf")
+
+
+def chance(p: float) -> str:
+    """A p-value as people write it."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
 def inherit(run: Run, base: Run, phases: Sequence[str]) -> None:
     """Copies finished phases of `base` that `run` would repeat: checkpoints, results and ranks."""
     results, theirs = run.workdir.results, base.workdir.results
