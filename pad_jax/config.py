@@ -121,7 +121,7 @@ class TrainConfig:
     gate_rate: float = 1.0  # times learning_rate for the gate
     gate_weight_decay: float = 0.01  # [C] torch's default
     steps_per_dispatch: int = 32  # [O] K: batches per call of the device
-    adjustment: float = 0.0  # tau: training adds tau * log(count) to the logits, see methods/base.py; 0: does not
+    adjustment: float = 0.0  # tau: training adds tau * log(count) to logits of text, see methods/base.py; 0: no
     sampled: int = 512  # [O] items drawn per step, loss=sampled_softmax
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from pad_jax.data import READERS
 from pad_jax.errors import UserError
+from pad_jax.pipeline import Run
 from pad_jax.report.__main__ import report
 from pad_jax.report.results import read_ranks
 from pad_jax.run import main, run
@@ -56,7 +57,7 @@ def test_all_phases_and_results(world, make_config, tmp_path, capsys):
     assert on_disk["format"] == 1
     assert on_disk["text_encoder"] == {"encoder": "random"}
     for phase in on_disk["phases"].values():
-        assert set(phase) == {"valid", "test", "epochs", "best_epoch", "seconds", "stopped"}
+        assert set(phase) == {"valid", "test", "epochs", "best_epoch", "seconds", "stopped", "parameters"}
         assert phase["stopped"] == "epochs"
     assert on_disk["test"] == on_disk["phases"]["finetune"]["test"]
     assert set(on_disk["baselines"]) == {"popularity", "markov", "text_cosine", "markov_text"}
@@ -336,3 +337,14 @@ def test_interrupt_is_not_a_traceback(monkeypatch, capsys):
     monkeypatch.setattr(module, "run", interrupt)
     assert main(["main.py"]) == 130
     assert capsys.readouterr().err.startswith("interrupted")
+
+
+def test_a_phase_that_trains_no_recommender_is_judged_by_its_loss(world, make_config, tmp_path, monkeypatch):
+    """Validation says epoch 1 throughout; stage 1 of CTRL keeps the epoch of least loss, above 1 and not the last."""
+    real, values, losses = Run.metrics, iter(np.linspace(0.9, 0.1, 40)), iter([5.0, 3.0, 4.0, 6.0])
+    monkeypatch.setattr(Run, "metrics", lambda *a: real(*a) | {"HR@10": float(next(values))})
+    monkeypatch.setattr(loop, "_mean", lambda _: {"loss": next(losses)})
+    fields = {"method": "ctrl", "align.epochs": 4, "job": "align"}
+    results = run(make_config("paper", **world | fields), tmp_path / "w")
+    assert results["phases"]["align"]["best_epoch"] == 2
+    assert (tmp_path / "w" / "align" / "checkpoints" / "2").exists()

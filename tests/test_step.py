@@ -334,7 +334,7 @@ def test_loss_of_an_expert_alone_when_the_gate_says_so(setup):
 @pytest.mark.parametrize("loss", ["ce", "bce", "sampled_softmax"])
 def test_adjusted_logits_are_those_of_training_alone(setup, loss):
     """Scores + tau * log(count), without items that training never meets, under the loss in plain numpy."""
-    s = setup("paper", loss=loss, **{"train.adjustment": 0.5, "train.sampled": 12})
+    s = setup("paper", loss=loss, method="hybrid", **{"train.adjustment": 0.5, "train.sampled": 12})
     phase = s.method.phases[0]
     _, state = s.state(phase)
     batch, _ = s.batch()
@@ -343,9 +343,9 @@ def test_adjusted_logits_are_those_of_training_alone(setup, loss):
     count[unseen] = 0
     s.data = s.data._replace(counts=jnp.asarray(count))
     scorer = s.scorer(phase)
-    table = state.params["tables"]["id"]
-    users = scorer.users(state.params, {"id": batch.inputs_of(table[batch.items])}, batch.layout)
-    logits = np.asarray(users @ table.T, np.float64)[np.asarray(batch.valid)]
+    items = scorer.item_vectors(state.params, jnp.arange(s.items + 1), s.data)["aligned"].vector
+    users = scorer.users(state.params, {"aligned": batch.inputs_of(items[batch.items])}, batch.layout)
+    logits = np.asarray(users @ items.T, np.float64)[np.asarray(batch.valid)]
     with np.errstate(divide="ignore"):
         logits += 0.5 * np.log(count)[None]
     target, drawn = (np.asarray(x)[np.asarray(batch.valid)] for x in (batch.targets, batch.negatives))
@@ -363,4 +363,23 @@ def test_adjusted_logits_are_those_of_training_alone(setup, loss):
     value, gradient = jax.value_and_grad(lambda p: loss_of(s, phase, p, batch).value)(state.params)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     only_a_candidate = unseen not in np.asarray(batch.items)
-    assert np.asarray(gradient["tables"]["id"][unseen]).any() != only_a_candidate
+    assert np.asarray(gradient["tables"]["aligned"][unseen]).any() != only_a_candidate
+
+
+def test_ids_alone_are_trained_without_the_adjustment(setup):
+    """Phase 1, and the ID expert's own loss in phase 3, are the same functions with it as without."""
+    values = {}
+    for tau in (0.0, 0.5):
+        s = setup("best", **{"train.adjustment": tau, "experts.freeze_carried": False})
+        first, _, last = s.method.phases
+        _, state = s.state(first)
+        batch, _ = s.batch()
+        values[tau, "pretrain"] = float(loss_of(s, first, state.params, batch).value)
+        _, state = s.state(last, s.previous(last))
+        _, metrics = last.step(
+            adamw(s.config, last.limits(s.config)), s.scorer(last), s.config, state, batch, s.data, None
+        )
+        values |= {(tau, name): float(metrics[name]) for name in ("id", "text", "gate")}
+    assert values[0.5, "pretrain"] == values[0.0, "pretrain"]
+    assert values[0.5, "id"] == values[0.0, "id"]
+    assert all(values[0.5, name] != values[0.0, name] for name in ("text", "gate"))

@@ -16,6 +16,7 @@ from pad_jax.studies.ablate import PAD
 from pad_jax.studies.study import Row, Study
 from pad_jax.text.table import write_table
 
+pytestmark = pytest.mark.xdist_group("studies")  # one worker: they share a folder
 EPOCHS = {"pretrain.epochs": 1, "align.epochs": 1, "finetune.epochs": 1}
 
 

@@ -99,7 +99,7 @@ def forward(
     items = scorer.item_vectors(params, scored.ids, data, key)
     inputs = jax.tree.map(lambda x: batch.inputs_of(x[scored.event]), vectors_of(items))
     users = scorer.users(params, inputs, batch.layout, key)
-    prior = log_prior(config, jnp.asarray(data.counts)[scored.ids])
+    prior = None if scorer.experts == ("id",) else log_prior(config, jnp.asarray(data.counts)[scored.ids])
     drawn = scored.drawn, scored.drawn_ids
     return Forward(users, scored.ids, items, bucket[scored.ids], prior, scored.event, *drawn, len(bucket) - 1)
 
@@ -108,7 +108,8 @@ def log_prior(config: Config, count: Int[Array, " R"]) -> Float[Array, " R"] | N
     """What training adds to the logits of items with `count` training events, and ranking does not; None for nothing.
 
     `train.adjustment` * log(count) (Menon et al. 2021), and for an item that training never meets a number so low that
-    it is no candidate: as a sure negative it would be pushed below all others, its text with it.
+    it is no candidate: as a sure negative it would be pushed below all others, its text with it. IDs alone are trained
+    without: how often an item was met is most of what they know of a cold one.
     """
     if config.train.adjustment == 0:
         return None
@@ -153,4 +154,6 @@ def expert_loss(scorer: Scorer, config: Config, batch: Batch, seen: Forward, exp
     """L_REC of one expert's logit alone."""
     number, width = scorer.experts.index(expert), scorer.model.width
     users = seen.users[:, number * width : (number + 1) * width]
+    if expert == "id":
+        seen = seen._replace(prior=None)
     return recommendation_loss(config, batch, users, seen.items[expert].vector, seen)

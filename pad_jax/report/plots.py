@@ -88,7 +88,9 @@ def distributions(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, c
         axis.set_title(title, fontsize=9)
         axis.set_yticks([])
         axis.set_xlabel(xlabel, fontsize=8)
-    axes[0, 0].legend(frameon=False, fontsize=7)
+    drawn = [axis for axis in axes.flat if axis.has_data()]
+    for axis in drawn[:1]:
+        axis.legend(frameon=False, fontsize=7)
     return _done(figure)
 
 

@@ -136,9 +136,9 @@ def inherit(run: Run, base: Run, phases: Sequence[str]) -> None:
     ranks = {n: r for n, r in read_ranks(base.workdir.path).items() if n.partition("/")[2] not in theirs["phases"]}
     for phase in wanted:
         to = run.workdir.path / phase
-        shutil.rmtree(to, ignore_errors=True)
-        shutil.copytree(base.workdir.path / phase, to)
         run.workdir.write_config(phase)
+        shutil.rmtree(to / "checkpoints", ignore_errors=True)  # what a killed study may have left
+        shutil.copytree(base.workdir.path / phase, to, ignore=shutil.ignore_patterns("config.json"), dirs_exist_ok=True)
         results["phases"][phase] = theirs["phases"][phase]
         ranks |= {n: r for n, r in read_ranks(base.workdir.path).items() if n.partition("/")[2] == phase}
     last = results["phases"][phases[-1]]
