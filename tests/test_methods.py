@@ -128,24 +128,27 @@ def test_make_fuses_with_one_number_between_zero_and_one(setup):
         np.testing.assert_allclose(weights, [[expected, 1 - expected]] * 3, atol=1e-6)
 
 
-def test_smem_is_pad_with_phase_two_off(setup):
+@pytest.mark.parametrize("recipe", ["paper", "best"])
+def test_smem_is_pad_with_phase_two_off(setup, recipe):
     """Its phase 3 starts from what PAD's would start from if phase 2 had not moved anything, and has the same loss."""
-    pad, smem = setup("pad"), setup("smem")
+    pad, smem = setup("pad", recipe), setup("smem", recipe)
     pretrained = pad.previous(pad.method.phases[1])
     align, finetune = pad.method.phases[1:]
-    untouched = parameters.start(align, align.fresh(pad.config, jax.random.key(0), pad.items, 12), pretrained)
+    fresh = align.fresh(pad.config, jax.random.key(0), pad.items, pad.data.text.shape[1])
+    untouched = parameters.start(align, fresh, pretrained)
     _, expected = pad.state(finetune, untouched)
     phase = smem.method.phases[1]
     _, state = smem.state(phase, pretrained)
     assert phase.experts == finetune.experts
-    flat, other = (flatten_dict(x.params, sep="/") for x in (state, expected))
+    own, theirs = (merge(x.params, x.frozen) for x in (state, expected))
+    flat, other = (flatten_dict(x, sep="/") for x in (own, theirs))
     assert set(flat) == set(other)
     for path, leaf in flat.items():
         np.testing.assert_array_equal(leaf, other[path], err_msg=path)
     batch, _ = pad.batch()
-    np.testing.assert_array_equal(
-        loss_of(smem, phase, state.params, batch).value, loss_of(pad, finetune, expected.params, batch).value
-    )
+    np.testing.assert_array_equal(loss_of(smem, phase, own, batch).value, loss_of(pad, finetune, theirs, batch).value)
+    trained = {n.split("/")[1] for n in names(state.params) if n.startswith("encoders")}
+    assert trained == ({"id", "aligned", "text"} if recipe == "paper" else {"aligned", "text"})
 
 
 def test_disco_losses_against_numpy(setup, dataset):

@@ -80,6 +80,7 @@ def distributions(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, c
     for axis, (title, samples) in zip(axes.flat, panels.items(), strict=False):
         values = np.concatenate(list(samples.values()))
         if not len(values):
+            axis.set_visible(False)
             continue
         edges = np.linspace(values.min(), values.max() + 1e-9, bins + 1)
         for number, (label, sample) in enumerate(samples.items()):

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 GROUPS = ("all", "warm", "median", "cold", "unseen")
 LABELS = {
     "popularity": "popularity",
@@ -10,6 +12,11 @@ LABELS = {
     "text_cosine": "text cosine to the last item",
     "markov_text": "markov + text cosine",
 }
+
+
+def number(value: float) -> str:
+    """With two decimals; `-` for none."""
+    return "-" if np.isnan(value) else f"{value:.2f}"
 
 
 def rows(results: Mapping[str, Any], split: str) -> list[tuple[str, Mapping[str, Any] | None]]:

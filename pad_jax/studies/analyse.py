@@ -12,6 +12,7 @@ from pad_jax.evaluation.analysis import distances, kendall_tau, pairs_by_bucket,
 from pad_jax.methods.base import Phase
 from pad_jax.pipeline import Run
 from pad_jax.report.page import Page
+from pad_jax.report.table import number
 from pad_jax.studies.ablate import PAD
 from pad_jax.studies.claims import Claim, claims_table
 from pad_jax.studies.study import Row, Study, gain
@@ -58,13 +59,15 @@ class Learned:
         return Tables(np.asarray(params["tables"][expert]), np.asarray(item.parts[1]) if item.parts else None)
 
     def gates(self) -> dict[str, np.ndarray]:
-        """The mean gate of each expert over the items of each bucket, warmest first."""
+        """The mean gate of each expert over the items of each bucket, warmest first; NaN for an empty bucket."""
         phase = self.run.method.phases[-1]
         params, bucket = self.run.best(phase), np.asarray(self.run.data.bucket)
         scorer = phase.scorer(self.run.config)
         gates = np.asarray(scorer.gates(params, self._items(phase, params), jnp.asarray(bucket)))
-        buckets = range(1, self.run.config.data.buckets + 1)
-        return {e: np.array([gates[bucket == b, k].mean() for b in buckets]) for k, e in enumerate(phase.experts)}
+        buckets = self.run.config.data.buckets + 1
+        sizes = np.bincount(bucket, minlength=buckets)[1:]
+        sums = {e: np.bincount(bucket, gates[:, k], buckets)[1:] for k, e in enumerate(phase.experts)}
+        return {e: np.where(sizes > 0, total / np.maximum(sizes, 1), np.nan) for e, total in sums.items()}
 
     def _items(self, phase: Phase, params: Any) -> Any:
         everything = jnp.arange(self.run.dataset.items + 1)
@@ -148,11 +151,7 @@ def report(study: Study) -> Page:
     )
     page.table(
         ["", *(f"bucket {b}" for b in range(1, buckets + 1))],
-        [
-            [f"{title[0]}. {name}", *(f"{t:.2f}" for t in values)]
-            for title, p in panels.items()
-            for name, values in p.items()
-        ],
+        [[f"{title[0]}. {name}", *map(number, values)] for title, p in panels.items() for name, values in p.items()],
     )
     found += kendall_claims(panels, study.config)
 
@@ -170,9 +169,9 @@ def report(study: Study) -> Page:
             by_id, by_text = distances(ids, pairs[bucket]), distances(text, pairs[bucket])
             numbers = separation(by_id, by_text)
             auc[title, name] = numbers["auc"]
-            table.append([f"{name}, {title}", *(f"{numbers[n]:.2f}" for n in ("gap", "auc", "ks"))])
+            table.append([f"{name}, {title}", *(number(numbers[n]) for n in ("gap", "auc", "ks"))])
             top, bottom = top_and_bottom(by_id)
-            shown[f"{name}, {title}: AUC {numbers['auc']:.2f}"] = {
+            shown[f"{name}, {title}: AUC {number(numbers['auc'])}"] = {
                 "all": by_text,
                 "farthest 10 % by ID": by_text[top],
                 "closest 10 % by ID": by_text[bottom],
@@ -202,7 +201,7 @@ def report(study: Study) -> Page:
     gates = pad.gates()
     page.picture(
         "gate",
-        plots.curves({"PAD, phase 3": {e: list(g) for e, g in gates.items()}}, "bucket, 1 is warmest", "mean gate"),
+        plots.curves({"PAD, phase 3": {e: g.tolist() for e, g in gates.items()}}, "bucket, 1 is warmest", "mean gate"),
         f"Weight of each expert, mean over the items of a bucket; seed {seed}.",
     )
     page.heading("What the paper says, and what was found here")

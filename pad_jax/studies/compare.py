@@ -27,8 +27,9 @@ def report(study: Study) -> Page:
     groups = {row.name: study.group(row) for row in study.rows}
     names = [name for name in METHODS if name in groups]  # weakest idea first, PAD last
     per_user = {name: groups[name].per_user("nDCG@10") for name in names}
+    ndcg = {name: float(values.mean()) for name, values in per_user.items()}
     rivals = [name for name in names if name != "pad"]
-    best = max(rivals, key=lambda name: per_user[name].mean()) if rivals else ""
+    best = max(rivals, key=lambda name: ndcg[name]) if rivals else ""
 
     page = study.page(f"All methods on {study.config.dataset}, loss {study.config.loss}")
     page.text(
@@ -44,7 +45,7 @@ def report(study: Study) -> Page:
         group = groups[name]
         more, p = "-", "-"
         if "sasrec" in names and name != "sasrec":
-            more = f"{gain(per_user[name].mean(), per_user['sasrec'].mean()):+.1f} %"
+            more = f"{gain(ndcg[name], ndcg['sasrec']):+.1f} %"
         if best and name != best:
             p = chance(paired_t_test(per_user[name], per_user[best]))
         parts = [group.cell(g, "nDCG@10") for g in GROUPS[1:]]
@@ -100,7 +101,7 @@ def claims(groups: dict[str, RunGroup]) -> list[Claim]:
             )
         )
     if {"pad", "smem"} <= set(groups):
-        more = gain(mean("pad").mean(), mean("smem").mean())
+        more = gain(float(mean("pad").mean()), float(mean("smem").mean()))
         found.append(
             Claim(
                 "PAD is above SMEM in nDCG@10: +1.51 % on MIND, +7.60 % on Electronics, +9.54 % on Prime Pantry",
