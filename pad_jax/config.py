@@ -118,7 +118,7 @@ class TrainConfig:
     patience: int = 10  # [P] epochs without a better validation value
     select: str = "HR@10"  # [C] validation metric of early stopping and of the best checkpoint
     weight_decay: float = 0.1  # [P] AdamW, decoupled
-    gate_rate: float = 1.0  # times learning_rate for the gate
+    gate_rate: float = 1.0  # times learning_rate for the frequency gate
     gate_weight_decay: float = 0.01  # [C] torch's default
     steps_per_dispatch: int = 32  # [O] K: batches per call of the device
     adjustment: float = 0.0  # tau: training adds tau * log(count) to logits of text, see methods/base.py; 0: no

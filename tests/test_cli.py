@@ -57,8 +57,8 @@ def test_sasrec_has_the_epochs_of_all_phases():
     ).config
     from pad_jax.methods import METHODS
 
-    assert [p.epochs(pad) for p in METHODS["pad"](pad).phases] == [3, 5, 7]
-    assert [p.epochs(sasrec) for p in METHODS["sasrec"](sasrec).phases] == [15]
+    assert [p.limits(pad).epochs for p in METHODS["pad"](pad).phases] == [3, 5, 7]
+    assert [p.limits(sasrec).epochs for p in METHODS["sasrec"](sasrec).phases] == [15]
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,36 @@ def test_every_method_reads_text_but_sasrec(make_config):
     assert {name for name in METHODS if not METHODS[name](make_config()).reads_text} == {"sasrec"}
 
 
-def test_epochs_of_every_method_add_up_to_those_of_pad(make_config):
-    config = make_config(**{"pretrain.epochs": 3, "align.epochs": 5, "finetune.epochs": 7})
+def test_epochs_and_minutes_of_every_method_add_up_to_those_of_pad(make_config):
+    fields = {"pretrain.minutes": 10.0, "align.minutes": 20.0, "finetune.minutes": 40.0}
+    config = make_config(**{"pretrain.epochs": 3, "align.epochs": 5, "finetune.epochs": 7, **fields})
+    unlimited = make_config(**fields | {"align.minutes": 0.0})
     for name, method in METHODS.items():
-        assert sum(phase.epochs(config) for phase in method(config).phases) == 15, name
+        assert sum(phase.limits(config).minutes for phase in method(config).phases) == 70, name
+        last = method(unlimited).phases[-1]
+        assert last.limits(unlimited).minutes == (0 if "align" in last.budget else last.limits(config).minutes), name
+        assert sum(phase.limits(config).epochs for phase in method(config).phases) == 15, name
+
+
+def test_recommenders_that_start_from_nothing_have_the_rate_of_phase_one(make_config):
+    config = make_config("paper")
+    assert config.finetune.learning_rate < config.pretrain.learning_rate
+    for name in ("sasrec", "hybrid", "morec", "disco", "ctrl"):
+        phase = METHODS[name](config).phases[-1]
+        assert phase.limits(config).learning_rate == config.pretrain.learning_rate, name
+
+
+def test_make_learns_its_number_at_the_common_rate(setup):
+    """AdamW's first step is one learning rate long, whatever `train.gate_rate` says of the frequency gate."""
+    s = setup("make", "best")
+    phase = s.method.phases[1]
+    optimizer, state = s.state(phase, s.previous(phase))
+    batch, _ = s.batch()
+    after, _ = phase.step(optimizer, s.scorer(phase), s.config, state, batch, s.data, None)
+    np.testing.assert_allclose(np.abs(after.params["gate"]["scalar"]), 1e-3, rtol=1e-3)
+    pad = setup("pad", "best")
+    phase = pad.method.phases[2]
+    optimizer, state = pad.state(phase, pad.previous(phase))
+    after, _ = phase.step(optimizer, pad.scorer(phase), pad.config, state, batch, pad.data, None)
+    moved = np.abs(after.params["gate"]["id_bucket"] - state.params["gate"]["id_bucket"])
+    np.testing.assert_allclose(moved.max(), 0.03 * 1e-3, rtol=2e-2)

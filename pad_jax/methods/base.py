@@ -34,18 +34,18 @@ class Phase:
     start: Mapping[str, str] = field(default_factory=dict)
     scale: Mapping[str, float] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
-    budget: tuple[str, ...] = ()  # phases of the configuration whose epochs this one may use; empty: its own
+    budget: tuple[str, ...] = ()  # phases of the configuration whose epochs and minutes it may use; empty: its own
+    rate: str = ""  # phase of the configuration whose learning rate it has; empty: its own
     gate: str = ""  # kind of gate; empty: config.gate.kind
     by_loss: bool = False  # its best epoch is the one of least training loss: it trains no recommender
     critics: Callable[[Config, PRNGKeyArray], Params] | None = None  # fresh parameters that the loss alone has
 
     def limits(self, config: Config) -> PhaseConfig:
-        """Learning rate and time limit of the phase."""
-        return getattr(config, self.name)
-
-    def epochs(self, config: Config) -> int:
-        """The most epochs it is given."""
-        return sum(getattr(config, name).epochs for name in self.budget or (self.name,))
+        """Its learning rate, and the most epochs and minutes it is given; 0 minutes are no limit."""
+        parts = [getattr(config, name) for name in self.budget or (self.name,)]
+        rate = getattr(config, self.rate or self.name).learning_rate
+        minutes = sum(part.minutes for part in parts) if all(part.minutes for part in parts) else 0.0
+        return PhaseConfig(sum(part.epochs for part in parts), rate, minutes)
 
     def scorer(self, config: Config) -> Scorer:
         """The scorer of its experts."""

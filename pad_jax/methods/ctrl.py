@@ -40,6 +40,7 @@ def ctrl(config: Config) -> Method:
                 pretrain_step,
                 start={"tables/id": "tables/aligned"},
                 budget=("pretrain", "finetune"),
+                rate="pretrain",
             ),
         ),
     )

@@ -153,7 +153,7 @@ def _stop(config: Config, phase: Phase, status: dict[str, Any]) -> str:
     minutes = phase.limits(config).minutes
     if minutes and status["seconds"] >= 60 * minutes:
         return "minutes"
-    return "epochs" if status["epoch"] >= phase.epochs(config) else ""
+    return "epochs" if status["epoch"] >= phase.limits(config).epochs else ""
 
 
 def _mean(sums: list[tuple[int, Any]]) -> dict[str, float]:
