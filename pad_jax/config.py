@@ -326,6 +326,8 @@ def _validate(config: Config) -> None:
     flat = dotted(as_dict(config))
     for name, least in LEAST.items():
         values = flat[name] if isinstance(flat[name], tuple) else (flat[name],)
+        if not all(isinstance(v, int | float) for v in values):
+            raise UserError(f"config.{name} must be numbers, not {flat[name]}")
         if not values or min(values) < least:
             raise UserError(f"config.{name} must be at least {least}, not {flat[name]}")
     for name, value in flat.items():
@@ -340,6 +342,9 @@ def _validate(config: Config) -> None:
             "config.optimizer.tables=lazy updates the rows that a batch looks up, and config.loss=ce looks up all: "
             "set --config.loss=sampled_softmax or bce, or leave the tables dense"
         )
+    seeds = config.study.seeds
+    if not all(isinstance(seed, int) for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise UserError(f"config.study.seeds must be different whole numbers, not {seeds}")
     experts = [expert for expert in ("id", "aligned", "text") if expert in config.experts.use]
     if not experts or list(config.experts.use) != experts:
         raise UserError(f"config.experts.use must be some of id, aligned, text, in this order: {config.experts.use}")

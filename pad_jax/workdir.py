@@ -49,6 +49,7 @@ class Workdir:
             **{n: getattr(config, n) for n in ("dataset", "method", "backbone", "loss", "recipe", "seed")},
             "text_encoder": None,
             "versions": pad_jax.versions(),
+            "machine": pad_jax.machine(),
             "phases": {},
             "baselines": {},
         }

@@ -1,5 +1,6 @@
 """Studies from end to end at toy size, in one folder: what one has run, the others use."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,13 @@ from pad_jax.data import READERS
 from pad_jax.errors import UserError
 from pad_jax.evaluation.analysis import distances, kendall_tau, pairs_by_bucket, separation
 from pad_jax.evaluation.significance import paired_t_test
+from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page
 from pad_jax.report.results import read_ranks, read_results
 from pad_jax.run import run
+from pad_jax.studies import ablate, analyse, compare
 from pad_jax.studies.ablate import PAD
+from pad_jax.studies.claims import AGREES, CHANCE, DISAGREES, UNTESTED, above
 from pad_jax.studies.study import Row, Study
 from pad_jax.text.table import write_table
 
@@ -38,10 +42,11 @@ def world(dataset, text, folder, monkeypatch, make_config):
     return config
 
 
-def page_of(folder, job):
-    html = (folder / f"{job}-sasrec-ce-best.html").read_text()
+def page_of(folder, job, suffix):
+    name = f"{job}-sasrec-ce-best-{suffix}"
+    html = (folder / f"{name}.html").read_text()
     assert html.count("<img ") == html.count("data:image/svg+xml;base64,")
-    markdown = (folder / f"{job}-sasrec-ce-best.md").read_text()
+    markdown = (folder / f"{name}.md").read_text()
     assert "python main.py" in markdown
     for line in markdown.splitlines():
         if line.startswith("!["):
@@ -56,7 +61,7 @@ def command(job):
 def test_compare_and_its_continuation(world, folder, capsys):
     only = {"study.only": ("sasrec", "pad")}
     run(world("compare", **only), folder, command)
-    markdown = page_of(folder, "compare")
+    markdown = page_of(folder, "compare", "s0-part")
     pad = read_results(folder / "pad-sasrec-ce-best-s0")
     assert f"| **pad** | {100 * pad['test']['HR@10']:.2f} | {100 * pad['test']['nDCG@10']:.2f} |" in markdown
     assert "a paired t-test over users' nDCG@10 (mean over seeds) against the best baseline, sasrec" in markdown
@@ -67,14 +72,14 @@ def test_compare_and_its_continuation(world, folder, capsys):
     out = capsys.readouterr().out
     assert out.count("finished before") == 4
     assert read_results(folder / "pad-sasrec-ce-best-s0") == pad
-    assert "±" in page_of(folder, "compare")
+    assert "±" in page_of(folder, "compare", "s0+1-part")
 
 
 def test_rows_share_what_they_would_repeat(world, folder):
     """The ablation of an expert has PAD's own phases 1 and 2, which a run of its own would reach bit for bit."""
     name = "without aligned expert"
     run(world("ablate", **{"study.only": (name,)}), folder, command)
-    markdown = page_of(folder, "ablate")
+    markdown = page_of(folder, "ablate", "s0-part")
     assert "| **PAD** |" in markdown
     assert f"| {name} |" in markdown
     row = folder / "pad-sasrec-ce-best-s0,experts.use=id+text"
@@ -91,26 +96,165 @@ def test_rows_share_what_they_would_repeat(world, folder):
 
 def test_backbones(world, folder):
     run(world("backbones", **{"study.only": ("sasrec sasrec", "sasrec pad")}), folder, command)
-    markdown = page_of(folder, "backbones")
+    markdown = page_of(folder, "backbones", "s0-part")
     assert "| SASRec, alone |" in markdown
     assert "| SASRec, PAD |" in markdown
 
 
 def test_analyse(world, folder):
     run(world("analyse"), folder, command)
-    markdown = page_of(folder, "analyse")
+    markdown = page_of(folder, "analyse", "s0")
     assert "nan" not in markdown
     assert "| cannot be tested here |" in markdown
     assert (
         "| c. three, ID expert |" + " 1.00 |" * 9 + " - |" in markdown
     )  # `best` freezes it; no item is in the last bucket
     for name in ("frequency", "kendall", "distances-cold", "distances-warm", "gate"):
-        assert (folder / f"analyse-sasrec-ce-best-{name}.svg").exists()
+        assert (folder / f"analyse-sasrec-ce-best-s0-{name}.svg").exists()
 
 
-def test_an_unknown_row_is_refused(world, folder):
-    with pytest.raises(UserError, match="did you mean 'sasrec'"):
-        run(world("compare", **{"study.only": ("sasrek",)}), folder, command)
+@pytest.mark.parametrize(
+    ("job", "fields", "message"),
+    [
+        ("compare", {"study.only": ("sasrek",)}, "did you mean 'sasrec'"),
+        ("compare", {"seed": 5}, "sets config.seed itself"),
+        ("ablate", {"method": "smem"}, "sets config.method itself"),
+        ("backbones", {"backbone": "caser"}, "sets config.backbone itself"),
+        ("analyse", {"study.only": ("pad",)}, "needs all of its rows"),
+    ],
+)
+def test_what_a_study_would_ignore_is_refused(world, tmp_path, job, fields, message):
+    with pytest.raises(UserError, match=message):
+        run(world(job, **fields), tmp_path / "nothing", command)
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("seeds", [(0, 0), ()])
+def test_seeds_of_a_study_are_different_whole_numbers(make_config, seeds):
+    with pytest.raises(UserError, match=r"config\.study\.seeds must be"):
+        make_config(**{"study.seeds": seeds})
+
+
+def test_a_study_makes_the_text_table_before_it_trains(world, tmp_path, monkeypatch):
+    """Every run sees it, SASRec's too, and nothing is trained when it cannot be made."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pad_jax.text.encode.available", lambda: False)
+    with pytest.raises(UserError, match="no torch"):
+        run(world("compare", **{"text.table": ""}), tmp_path / "w", command)
+    assert not (tmp_path / "w").exists()
+
+
+class Group(RunGroup):
+    """A finished row by its users' metric alone."""
+
+    def __init__(self, values, seeds=(0,), **means):
+        self.values, self.means = np.asarray(values, np.float64), means
+        self.results = [{"seed": s, "test": {"nDCG@10": self.values.mean() + s / 100}} for s in seeds]
+
+    def per_user(self, metric):
+        del metric
+        return self.values
+
+    def mean(self, users, metric):
+        del metric
+        return self.means.get(users, self.values.mean())
+
+
+def test_a_claim_is_more_than_an_order_of_numbers():
+    noise = np.random.default_rng(0).normal(size=400)
+    groups = {"high": Group(noise + 1), "low": Group(noise), "same": Group(np.random.default_rng(1).normal(size=400))}
+    assert above("", groups, ["high"], ["low"], "HR@10").verdict == AGREES
+    assert above("", groups, ["low"], ["high"], "HR@10").verdict == DISAGREES
+    assert above("", groups, ["low"], ["same"], "HR@10").verdict == CHANCE
+    assert above("", groups, ["high"], ["low", "same"], "HR@10").verdict == AGREES
+    assert above("", groups, ["high", "low"], ["same"], "HR@10").verdict == CHANCE
+    assert above("", groups, ["low", "same"], ["high"], "HR@10").verdict == DISAGREES
+    missing = above("", groups, ["high"], ["low", "other"], "HR@10")
+    assert missing == ("", "not run: other", UNTESTED)
+    assert "high minus low: +100.00 [+100.00, +100.00]" in above("", groups, ["high"], ["low"], "HR@10").found
+
+
+def test_claims_of_compare():
+    """PAD against the best of all baselines, not the first, and only when all were run."""
+    random = np.random.default_rng(0)
+    levels = dict(zip(compare.METHODS, (1, 2, 3, 4, 5, 9, 6, 8), strict=True))
+    groups = {name: Group(level + random.normal(size=500), warm=1, median=1, cold=1) for name, level in levels.items()}
+    groups["pad"].means = {"warm": 1.1, "median": 1.2, "cold": 1.3}
+    assert compare.best_baseline(groups) == "disco"
+    first, smem, colder = compare.claims(groups, {"markov": 7.5})
+    assert first.verdict == DISAGREES
+    assert "against disco p < 0.001" in first.found
+    assert "markov 7.50" in first.found
+    assert smem.verdict == AGREES
+    assert colder.verdict == AGREES
+    groups["pad"].means["cold"] = 1.15
+    assert compare.claims(groups, {})[2].verdict == DISAGREES
+    groups["sasrec"].means["cold"] = 0.0
+    assert compare.claims(groups, {})[2].verdict == UNTESTED
+    del groups["make"]
+    assert compare.claims(groups, {})[0].verdict == UNTESTED
+
+
+def test_the_difference_of_seeds_is_of_the_same_seed():
+    first, second = Group([1.0], seeds=(0, 1, 2)), Group([0.0], seeds=(1, 0))
+    assert [(a["seed"], b["seed"]) for a, b in first.pairs(second)] == [(0, 0), (1, 1)]
+
+
+def test_rows_of_an_ablation_are_what_pad_is_not(make_config):
+    names = {row.name for row in ablate.rows(make_config("best"))}
+    assert {"laplacian", "cosine_paper", "InfoNCE", "gate shared", "gate bucket_emb"} <= names
+    assert not {"gaussian", "gate bucket"} & names
+    other = {row.name for row in ablate.rows(make_config("best", **{"mmd.kernel": "laplacian"}))}
+    assert "gaussian" in other
+    assert "laplacian" not in other
+    config = make_config("best")
+    folders = [row.folder(config, 0) for row in ablate.rows(config)]
+    assert len(set(folders)) == len(folders)
+    assert "pad-sasrec-ce-best-s0,mmd.kernel=laplacian" in folders
+
+
+def test_claims_of_kendalls_tau(make_config):
+    """Each is judged by what it says: the coldest buckets most, every bucket, and nothing where tau is 1 by itself."""
+    config = make_config("paper")
+    ten = np.full(10, 0.8)
+
+    def panels(loose, single=0.3, last=0.6, text=0.1):
+        one = [*[single] * 9, 0.77]
+        return {
+            "a": {"anchored": ten.tolist(), "not anchored": loose},
+            "b": {"without alignment": ten.tolist(), "with alignment": one},
+            "c": {"one, aligned": one, "three, ID expert": [last] * 9 + [0.9], "three, aligned expert": [0.0] * 10},
+            "d": {name: [text] * 10 for name in ("one, aligned", "three, aligned expert", "three, text expert")},
+        }
+
+    verdicts = [c.verdict for c in analyse.kendall_claims(panels([0.7] * 6 + [0.2] * 4), config)]
+    assert verdicts == [AGREES] * 5
+    assert analyse.kendall_claims(panels([0.2] * 6 + [0.7] * 4), config)[0].verdict == DISAGREES
+    verdicts = [c.verdict for c in analyse.kendall_claims(panels([0.7] * 10, single=0.9, text=0.95), config)]
+    assert verdicts[1:] == [DISAGREES] * 4
+    assert analyse.kendall_claims(panels([np.nan] * 10), config)[0].verdict == UNTESTED
+    assert analyse.kendall_claims(panels([0.7] * 10), make_config("best"))[3].verdict == UNTESTED
+
+
+def test_a_study_that_was_killed_while_it_copied_goes_on(world, folder, monkeypatch):
+    """Half a copy is replaced, and nothing of it counts before."""
+    fields = {"study.only": ("gate shared",)}
+    real = shutil.copytree
+
+    def kill(source, target, **options):
+        real(source, target, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copytree", kill)
+    with pytest.raises(KeyboardInterrupt):
+        run(world("ablate", **fields), folder, command)
+    row = folder / "pad-sasrec-ce-best-s0,gate.kind=shared"
+    assert (row / "pretrain" / "checkpoints.partial").exists()
+    assert not (row / "pretrain" / "checkpoints").exists()
+    monkeypatch.setattr(shutil, "copytree", real)
+    run(world("ablate", **fields), folder, command)
+    assert not (row / "pretrain" / "checkpoints.partial").exists()
+    assert list(read_results(row)["phases"]) == ["pretrain", "align", "finetune"]
 
 
 def test_a_row_needs_its_base(world, tmp_path):

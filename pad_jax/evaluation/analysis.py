@@ -10,6 +10,7 @@ from pad_jax.data.dataset import Dataset, frequency_buckets
 
 Pairs = tuple[Int[np.ndarray, " P"], Int[np.ndarray, " P"]]
 MOST = 200_000
+_BLOCK = 1 << 14
 
 
 def pairs_by_bucket(dataset: Dataset, buckets: int, seed: int = 12345, most: int = MOST) -> Mapping[int, Pairs]:
@@ -44,8 +45,12 @@ def pairs_by_bucket(dataset: Dataset, buckets: int, seed: int = 12345, most: int
 
 
 def distances(table: Float[np.ndarray, "I X"], pairs: Pairs) -> Num[np.ndarray, " P"]:
-    """Euclidean distances of the rows of each pair."""
-    return np.linalg.norm(table[pairs[0]].astype(np.float64) - table[pairs[1]], axis=1)
+    """Euclidean distances of the rows of each pair, a block of pairs at a time."""
+    found = np.zeros(len(pairs[0]))
+    for begin in range(0, len(found), _BLOCK):
+        block = slice(begin, begin + _BLOCK)
+        found[block] = np.linalg.norm(table[pairs[0][block]].astype(np.float64) - table[pairs[1][block]], axis=1)
+    return found
 
 
 def kendall_tau(first: Num[np.ndarray, " P"], second: Num[np.ndarray, " P"]) -> float:

@@ -24,7 +24,10 @@ contrast_step = functools.partial(train_step, contrast_loss)
 
 
 def ctrl(config: Config) -> Method:
-    """Stage 1 (`align`) learns E and f from the items alone; stage 2 (`finetune`) is a recommender from E on.
+    """Stage 1 (`align`) learns E and f, no recommender; stage 2 (`finetune`) is a recommender from E on.
+
+    Stage 1 contrasts the distinct items of every `mmd.group` users, so a popular item is met more often and one that
+    training never meets not at all.
 
     The original aligns a click model's vector of an instance with a language model's; here an item's ID row and its
     projected text stand for them, as the paper compares sequential recommenders. Stage 1 trains no recommender, so its

@@ -86,7 +86,8 @@ def disco(config: Config) -> Method:
     """One encoder over item vectors fused from four parts (`Towers`), with L_SUFF and CLUB on the parts.
 
     The paper says that it takes DisCo's chunks and its two losses, the released code shows the parts at evaluation;
-    which couples CLUB sees is not said, and chosen here by what the original calls inner and inter.
+    which couples CLUB sees is not said, and chosen here by what the original calls inner and inter. CAT joins
+    the parts, whatever `model.fusion` says of other methods.
     """
     del config
     budget = ("pretrain", "align", "finetune")

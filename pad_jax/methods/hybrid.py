@@ -6,6 +6,9 @@ from pad_jax.methods.pad import pretrain_step
 
 
 def hybrid(config: Config) -> Method:
-    """Item vectors are CAT(E, f(T)), trained at once from random values; the paper does not say where E starts."""
+    """Item vectors are CAT(E, f(T)), or E + f(T) with `model.fusion=add`, trained at once from random values.
+
+    The paper does not say where E starts.
+    """
     del config
     return Method("hybrid", (Phase("pretrain", ("aligned",), pretrain_step, budget=("pretrain", "align", "finetune")),))

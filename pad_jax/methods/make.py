@@ -9,7 +9,8 @@ def make(config: Config) -> Method:
     """Stage 1 is MoRec; stage 2 adds an ID expert, the logit being g o_id + (1 - g) o_text with one learned g.
 
     The original is a click model; the paper takes from it the two experts and their order. The ID expert starts from
-    random values, g from 1/2.
+    random values, g from 1/2. Everything is trained in stage 2 under one loss, unless `experts` freezes what stage 1
+    has trained and gives the new expert its own loss, as it does for PAD.
     """
     carried = ("towers/text", "encoders/text")
     return Method(

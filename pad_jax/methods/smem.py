@@ -8,7 +8,8 @@ from pad_jax.methods.pad import aligned_start, finetuning, pretrain_step
 def smem(config: Config) -> Method:
     """PAD without phase 2: its aligned expert goes into phase 3 as it would have gone into phase 2.
 
-    The paper does not say whether the frequency gate stays; it does here, so that the alignment is all that differs.
+    The paper does not say whether the frequency gate stays; it does here. What PAD has more is phase 2 as a whole,
+    which also trains the aligned expert by itself; with `method=pad` and `mmd.weight=0` the MMD alone is left out.
     """
     pretrained = ("tables/id", "encoders/id")
     start, scale = aligned_start(config)

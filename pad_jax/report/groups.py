@@ -62,6 +62,11 @@ class RunGroup:
         """Mean over seeds; NaN for a group without users."""
         return float(np.mean([np.nan if m[metric] is None else m[metric] for m in self.metrics(group)]))
 
+    def pairs(self, other: "RunGroup") -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Results of both for each seed that both have."""
+        theirs = {r["seed"]: r for r in other.results}
+        return [(r, theirs[r["seed"]]) for r in self.results if r["seed"] in theirs]
+
     @property
     def parameters(self) -> int:
         """Of the last phase."""

@@ -54,16 +54,22 @@ def grouped_bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], y
 
 
 def curves(
-    panels: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str, ylabel: str, first: int = 1, columns: int = 2
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    dashed: Mapping[str, Sequence[float]] | None = None,
+    columns: int = 2,
 ) -> Any:
-    """A panel for each entry, a line with marks for each of its series over first, first + 1, .."""
+    """A panel for each entry, a line with marks for each of its series over 1, 2, ..; `dashed` ones beside them."""
     rows = -(-len(panels) // columns)
     columns = min(columns, len(panels))
     figure, axes = plt.subplots(rows, columns, figsize=(5.2 * columns, 3.2 * rows), sharex=True, squeeze=False)
     for axis, (title, series) in zip(axes.flat, panels.items(), strict=False):
         for number, (label, values) in enumerate(series.items()):
-            x = first + np.arange(len(values))
+            x = 1 + np.arange(len(values))
             axis.plot(x, values, color=COLOURS[number], marker=MARKS[number], label=label)
+            if dashed:
+                axis.plot(x, dashed[label], "--", color=COLOURS[number], linewidth=1)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)

@@ -1,30 +1,65 @@
-"""What the paper says beside what was found."""
+"""What the paper says beside what was found.
 
-import re
-from collections.abc import Sequence
+The paper's numbers come from other data and another text encoder, so signs and orders are compared, never sizes.
+"""
+
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
+from pad_jax.evaluation.significance import bootstrap_interval
+from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page
+
+AGREES, DISAGREES, CHANCE, UNTESTED = "agrees", "**does not agree**", "within chance", "cannot be tested here"
 
 
 class Claim(NamedTuple):
-    """A statement of the paper, what was found, and whether that agrees.
-
-    A `found` with a `nan` in it, for a group or bucket without users or pairs, can be no test.
-    """
+    """A statement of the paper, what was found, and one of the four verdicts."""
 
     paper: str
     found: str
-    agrees: bool
+    verdict: str
 
 
 def claims_table(page: Page, claims: Sequence[Claim]) -> None:
-    """A row per claim; the paper's numbers come from other data and another text encoder, so only signs and orders
-    are compared.
-    """
-    rows = []
-    for claim in claims:
-        found = re.sub(r"[+-]?\bnan\b", "-", claim.found)
-        verdict = "agrees" if claim.agrees else "**does not agree**"
-        rows.append([claim.paper, found, verdict if found == claim.found else "cannot be tested here"])
-    page.table(["paper", "here", ""], rows, words=True)
+    """A row per claim."""
+    page.heading("What the paper says, and what was found here")
+    page.text(
+        "The paper's numbers come from other data and an 8B text encoder, so signs and orders are compared, not sizes. "
+        "A difference agrees when its 95 % bootstrap interval over users lies above zero, does not agree when it lies "
+        "below, and is within chance otherwise. Intervals and p are of these seeds: other seeds differ too."
+    )
+    page.table(["paper", "here", ""], [[c.paper, c.found, c.verdict] for c in claims], words=True)
+
+
+def judged(holds: bool, values: Iterable[float]) -> str:
+    """A verdict on numbers without an interval; NaN among `values` cannot be tested."""
+    return UNTESTED if np.isnan(list(values)).any() else AGREES if holds else DISAGREES
+
+
+def above(paper: str, groups: dict[str, RunGroup], upper: Sequence[str], lower: Sequence[str], metric: str) -> Claim:
+    """The claim that every group of `upper` is above every one of `lower`; the nearest pair speaks for all."""
+    missing = [name for name in (*upper, *lower) if name not in groups]
+    if missing:
+        return Claim(paper, f"not run: {', '.join(missing)}", UNTESTED)
+    values = {name: groups[name].per_user(metric) for name in (*upper, *lower)}
+    found = {(a, b): interval(values[a] - values[b]) for a in upper for b in lower}
+    a, b = min(found, key=lambda pair: found[pair][0])
+    lows, highs = ([x[bound] for x in found.values()] for bound in (1, 2))
+    verdict = AGREES if min(lows) > 0 else DISAGREES if min(highs) < 0 else CHANCE
+    listed = ", ".join(f"{name} {100 * x.mean():.2f}" for name, x in values.items())
+    return Claim(paper, f"{metric}: {listed}; {a} minus {b}: {points(found[a, b])}", verdict)
+
+
+def interval(difference: Float[np.ndarray, " U"]) -> tuple[float, float, float]:
+    """Mean and 95 % bootstrap interval over users of a difference, in points."""
+    mean, low, high = bootstrap_interval(difference)
+    return 100 * mean, 100 * low, 100 * high
+
+
+def points(found: tuple[float, float, float]) -> str:
+    """An interval as people write it."""
+    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*found)

@@ -1,6 +1,6 @@
 """What every study does: run its rows, seed by seed, and hand the finished ones to a report."""
 
-import platform
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import psutil
 
-import pad_jax
-from pad_jax.config import Config, check_choice, with_fields
+from pad_jax.config import Config, StudyConfig, as_dict, check_choice, dotted, with_fields
 from pad_jax.errors import UserError
 from pad_jax.methods import METHODS
 from pad_jax.pipeline import Run
@@ -19,7 +17,6 @@ from pad_jax.report.console import say
 from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page
 from pad_jax.report.results import read_ranks
-from pad_jax.training import parallel
 from pad_jax.workdir import run_name
 
 
@@ -41,7 +38,8 @@ class Row:
 
     def folder(self, config: Config, seed: int) -> str:
         """The run's default name, and what is unusual about it."""
-        unusual = {n: v for n, v in self.fields.items() if n != "backbone"}
+        known = dotted(as_dict(config))
+        unusual = {n: v for n, v in self.fields.items() if n != "backbone" and known[n] != v}
         changes = [f"{n}={'+'.join(v) if isinstance(v, tuple) else v}" for n, v in unusual.items()]
         return ",".join([run_name(self.config(config, seed)), *changes])
 
@@ -57,9 +55,10 @@ class Study:
 
     @property
     def name(self) -> str:
-        """<job>-<backbone>-<loss>-<recipe>, of its report."""
+        """<job>-<backbone>-<loss>-<recipe>, of its report; a part of the study says which."""
         c = self.config
-        return f"{c.job}-{c.backbone}-{c.loss}-{c.recipe}"
+        seeds = "" if c.study.seeds == StudyConfig.seeds else f"-s{'+'.join(map(str, c.study.seeds))}"
+        return f"{c.job}-{c.backbone}-{c.loss}-{c.recipe}{seeds}{'-part' if c.study.only else ''}"
 
     def path(self, row: Row, seed: int) -> Path:
         return self.workdir / row.folder(self.config, seed)
@@ -74,7 +73,10 @@ class Study:
         return RunGroup([self.path(row, seed) for seed in self.config.study.seeds])
 
     def train(self) -> None:
-        """Runs what is not finished. Rows of one study may be run by several processes, each with its own seeds."""
+        """Runs what is not finished. Several processes may share a study, each with its own seeds."""
+        reading = [row for row in self.rows if self.run(row, self.config.study.seeds[0]).method.reads_text]
+        if reading:  # made first, so that every run sees it, and so that nothing is trained when it cannot be made
+            _ = self.run(reading[0], self.config.study.seeds[0]).text
         for seed in self.config.study.seeds:
             for row in self.rows:
                 say(f"\n{row.name}, seed {seed}: {self.path(row, seed)}")
@@ -84,39 +86,40 @@ class Study:
                         inherit(run, self.run(row.base, seed), row.shares)
                     run.train(run.method.phases)
                     run.workdir.write_table()
-                    parallel.wait("results")
+
+    def baselines(self) -> dict[str, dict[str, Any]]:
+        """Test metrics of the scorers without learning."""
+        known: dict[str, dict[str, Any]] = {}
+        for row in self.rows:
+            for name, metrics in self.group(row).results[0]["baselines"].items():
+                if metrics is not None:
+                    known[name] = metrics["test"]
+        return known
 
     def page(self, title: str) -> Page:
         """A page that begins with how its results were made."""
         c = self.config
-        page = Page(title)
+        results = [r for row in self.rows for r in self.group(row).results]
         seeds = f"seed{'s' if len(c.study.seeds) > 1 else ''} {', '.join(map(str, c.study.seeds))}"
-        encoder = self.group(self.rows[0]).results[0]["text_encoder"] or {}
+        encoders = {r["text_encoder"].get("encoder", "-") for r in results if r["text_encoder"]}
+        page = Page(title)
         page.text(
             f"Dataset {c.dataset}, recipe `{c.recipe}`, loss `{c.loss}`, {seeds}; text encoder "
-            f"{encoder.get('encoder', '-')}. Metrics are of the test split, in percent, over all items that the user "
-            "has not met; each run is the checkpoint of its best epoch on the validation split. Made by"
+            f"{', '.join(sorted(encoders)) or '-'}, transform `{c.text.transform}`. Metrics are of the test split, in "
+            "percent, over all items that the user has not met; each run is the checkpoint of its best epoch on the "
+            "validation split. Made by"
         )
         page.code(self.command)
-        found = ", ".join(f"{name} {number}" for name, number in pad_jax.versions().items())
-        device = jax.devices()[0].device_kind
-        page.text(f"on {machine()}, {jax.device_count()} device(s) of kind {device}; {found}.")
+        machines = {r["machine"] for r in results if "machine" in r}
+        made = {tuple(r["versions"].items()) for r in results}
+        versions = "; or ".join(sorted(", ".join(f"{name} {number}" for name, number in v) for v in made))
+        page.text(f"on {'; and '.join(sorted(machines)) or 'an unknown machine'}; {versions}.")
         return page
 
 
-def machine() -> str:
-    """Processor, cores and memory."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = models[0] if models else name
-    return f"{name}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
-
-
 def gain(new: float, old: float) -> float:
-    """Relative gain in percent."""
-    return 100 * (new / old - 1) if old else float("inf")
+    """Relative gain in percent; NaN over nothing."""
+    return 100 * (new / old - 1) if old else float("nan")
 
 
 def chance(p: float) -> str:
@@ -125,22 +128,27 @@ def chance(p: float) -> str:
 
 
 def inherit(run: Run, base: Run, phases: Sequence[str]) -> None:
-    """Copies finished phases of `base` that `run` would repeat: checkpoints, results and ranks."""
+    """Copies finished phases of `base` that `run` would repeat: best checkpoints, results and ranks."""
     results, theirs = run.workdir.results, base.workdir.results
     missing = [phase for phase in phases if phase not in theirs["phases"]]
     if missing:
         raise UserError(f"{base.workdir.path} has not finished {missing[0]}; run it first")
     wanted = [phase for phase in phases if phase not in results["phases"]]
-    if not wanted or jax.process_index() != 0:
+    if not wanted:
         return
-    ranks = {n: r for n, r in read_ranks(base.workdir.path).items() if n.partition("/")[2] not in theirs["phases"]}
+    known = read_ranks(base.workdir.path)
+    ranks = {n: r for n, r in known.items() if n.partition("/")[2] not in theirs["phases"]}
     for phase in wanted:
-        to = run.workdir.path / phase
+        found, to = base.workdir.path / phase, run.workdir.path / phase
         run.workdir.write_config(phase)
-        shutil.rmtree(to / "checkpoints", ignore_errors=True)  # what a killed study may have left
-        shutil.copytree(base.workdir.path / phase, to, ignore=shutil.ignore_patterns("config.json"), dirs_exist_ok=True)
+        shutil.copy2(found / "metrics.jsonl", to)
+        partial, best = to / "checkpoints.partial", str(theirs["phases"][phase]["best_epoch"])
+        for left in (partial, to / "checkpoints"):  # by a study that was killed here
+            shutil.rmtree(left, ignore_errors=True)
+        shutil.copytree(found / "checkpoints" / best, partial / best)
+        os.replace(partial, to / "checkpoints")
         results["phases"][phase] = theirs["phases"][phase]
-        ranks |= {n: r for n, r in read_ranks(base.workdir.path).items() if n.partition("/")[2] == phase}
+        ranks |= {n: r for n, r in known.items() if n.partition("/")[2] == phase}
     last = results["phases"][phases[-1]]
     results |= {n: theirs[n] for n in ("baselines", "text_encoder")} | {n: last[n] for n in ("valid", "test")}
     run.workdir.write(ranks)
@@ -150,6 +158,7 @@ def study(rows: Callable[[Config], list[Row]], report: Callable[[Study], Page]) 
     """A job: trains the rows of a configuration in a workdir, writes the report, and says where it is."""
 
     def job(config: Config, workdir: Path, command: str) -> None:
+        check(config)
         found = rows(config)
         for name in config.study.only:
             check_choice("study.only", name, [row.name for row in found])
@@ -158,7 +167,21 @@ def study(rows: Callable[[Config], list[Row]], report: Callable[[Study], Page]) 
             found = [row for row in found if row.name in config.study.only or row in bases]
         done = Study(config, workdir, command, found)
         done.train()
-        if jax.process_index() == 0:
-            say(f"\nreport: {report(done).write(workdir, done.name)}")
+        say(f"\nreport: {report(done).write(workdir, done.name)}")
 
     return job
+
+
+def check(config: Config) -> None:
+    """Raises UserError for what a study cannot do or would ignore."""
+    if jax.process_count() > 1:
+        raise UserError(
+            f"the job {config.job} runs in one process; give several ones --config.study.seeds of their own"
+        )
+    for name in ("seed", "method"):
+        if getattr(config, name) != getattr(Config(config.dataset), name):
+            raise UserError(f"the job {config.job} sets config.{name} itself; set --config.study.seeds or study.only")
+    if config.job == "backbones" and config.backbone != "sasrec":
+        raise UserError("the job backbones sets config.backbone itself; set --config.study.only")
+    if config.job == "analyse" and config.study.only:
+        raise UserError("the job analyse needs all of its rows: leave --config.study.only out")
