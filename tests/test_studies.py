@@ -178,7 +178,7 @@ def test_claims_of_compare():
     """PAD against the best of all baselines, not the first, and only when all were run."""
     random = np.random.default_rng(0)
     levels = dict(zip(compare.METHODS, (1, 2, 3, 4, 5, 9, 6, 8), strict=True))
-    groups = {name: Group(level + random.normal(size=500), warm=1, median=1, cold=1) for name, level in levels.items()}
+    groups = {name: Group(level + random.normal(size=500), warm=1.0, median=1.0, cold=1.0) for name, level in levels.items()}
     groups["pad"].means = {"warm": 1.1, "median": 1.2, "cold": 1.3}
     assert compare.best_baseline(groups) == "disco"
     first, smem, colder = compare.claims(groups, {"markov": 7.5})
