@@ -263,11 +263,8 @@ def test_every_method_reads_text_but_sasrec(make_config):
 def test_epochs_and_minutes_of_every_method_add_up_to_those_of_pad(make_config):
     fields = {"pretrain.minutes": 10.0, "align.minutes": 20.0, "finetune.minutes": 40.0}
     config = make_config(**{"pretrain.epochs": 3, "align.epochs": 5, "finetune.epochs": 7, **fields})
-    unlimited = make_config(**fields | {"align.minutes": 0.0})
     for name, method in METHODS.items():
         assert sum(phase.limits(config).minutes for phase in method(config).phases) == 70, name
-        last = method(unlimited).phases[-1]
-        assert last.limits(unlimited).minutes == (0 if "align" in last.budget else last.limits(config).minutes), name
         assert sum(phase.limits(config).epochs for phase in method(config).phases) == 15, name
 
 

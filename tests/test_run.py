@@ -249,7 +249,7 @@ def test_a_run_that_cannot_fit_is_refused(world, make_config, tmp_path, monkeypa
     from pad_jax.training import memory
 
     with monkeypatch.context() as patch:
-        patch.setattr(memory.psutil, "virtual_memory", lambda: type("M", (), {"available": 1000})())
+        patch.setattr(memory.psutil, "virtual_memory", lambda: type("M", (), {"available": 1000, "total": 1000})())
         with pytest.raises(UserError, match=r"training needs .* are at hand"):
             run(make_config("paper", method="sasrec", **world), tmp_path / "w")
     run(make_config("paper", method="sasrec", **world | {"model.dropout": 0.2}), tmp_path / "w")  # the cure may differ

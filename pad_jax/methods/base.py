@@ -44,8 +44,7 @@ class Phase:
         """Its learning rate, and the most epochs and minutes it is given; 0 minutes are no limit."""
         parts = [getattr(config, name) for name in self.budget or (self.name,)]
         rate = getattr(config, self.rate or self.name).learning_rate
-        minutes = sum(part.minutes for part in parts) if all(part.minutes for part in parts) else 0.0
-        return PhaseConfig(sum(part.epochs for part in parts), rate, minutes)
+        return PhaseConfig(sum(part.epochs for part in parts), rate, sum(part.minutes for part in parts))
 
     def scorer(self, config: Config) -> Scorer:
         """The scorer of its experts."""

@@ -154,7 +154,7 @@ def inherit(run: Run, base: Run, phases: Sequence[str]) -> None:
     run.workdir.write(ranks)
 
 
-def study(rows: Callable[[Config], list[Row]], report: Callable[[Study], Page]) -> Callable[[Config, Path, str], None]:
+def as_job(rows: Callable[[Config], list[Row]], report: Callable[[Study], Page]) -> Callable[[Config, Path, str], None]:
     """A job: trains the rows of a configuration in a workdir, writes the report, and says where it is."""
 
     def job(config: Config, workdir: Path, command: str) -> None:
