@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pad_jax.data import READERS
+from pad_jax.data.dataset import from_sequences
 from pad_jax.errors import UserError
 from pad_jax.evaluation.analysis import distances, kendall_tau, pairs_by_bucket, separation
 from pad_jax.evaluation.significance import paired_t_test
@@ -301,6 +302,18 @@ def test_pairs_are_a_users_items_with_targets_and_others_of_the_bucket(dataset):
     again = pairs_by_bucket(dataset, 3)
     np.testing.assert_array_equal(pairs[0][1], again[0][1])
     assert len(pairs_by_bucket(dataset, 3, most=5)[1][0]) == 5
+
+
+def test_drawn_items_are_none_that_the_user_met():
+    """Item 6 is the only one left for the first user, and none is for the second."""
+    items = [f"i{i}" for i in range(6)]
+    data = from_sequences("two", items, items, ["u", "v"], [[1, 2, 3, 4, 5], [6, 5, 4, 3, 2, 1]])
+    first, second = pairs_by_bucket(data, 1)[1]
+    assert list(zip(first[:6].tolist(), second[:6].tolist(), strict=True)) == [
+        *((i, 4) for i in (1, 2, 3)),
+        *((i, 6) for i in (1, 2, 3)),
+    ]
+    assert set(second[6:].tolist()) == {2}
 
 
 def test_distances_and_t_test():
