@@ -104,10 +104,10 @@ class Towers(nn.Module):
     def _text(self, text, uid, train: bool, name: str, product=None):
         width, rate, dtype = self.model.width, self.model.dropout, products_in(self.model)
         if self.model.text_tower == "mlp":
-            return TextMLP(width, self.model.text_layers, rate, dtype, name=name)(text, uid, train, product).astype(
-                jnp.float32
-            )
-        return TextResidual(width, rate, dtype, name=name)(text, uid, train).astype(jnp.float32)
+            part = TextMLP(width, self.model.text_layers, rate, dtype, name=name)(text, uid, train, product)
+        else:
+            part = TextResidual(width, rate, dtype, name=name)(text, uid, train)
+        return part.astype(jnp.float32)
 
     def _layer(self, name: str, x, uid, train: bool):
         layer = Dense(self.model.width, self.model.dropout, products_in(self.model), name=name)

@@ -47,7 +47,7 @@ def report(study: Study) -> Page:
     for name, group in groups.items():
         more = p = "-"
         if "sasrec" in groups and name != "sasrec":
-            more = f"{gain(float(ndcg[name].mean()), float(ndcg['sasrec'].mean())):+.1f} %"
+            more = f"{number(gain(float(ndcg[name].mean()), float(ndcg['sasrec'].mean())))} %"
         if best and name != best:
             p = chance(paired_t_test(ndcg[name], ndcg[best]))
         title = f"**{name}**" if name == "pad" else name
