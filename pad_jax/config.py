@@ -20,10 +20,26 @@ from pad_jax.losses.mmd import ESTIMATORS, KERNELS
 @dataclass(frozen=True)
 class DataConfig:
     path: str = ""  # folder of the raw files; empty: $PAD_JAX_DATA/<folder>, else data/<folder>
+    reader: str = ""  # which of pad_jax/data reads it; empty: the one of the dataset's name
+    time: tuple[str | int | float, ...] = ()  # (t_valid, t_test): a split by time; empty: leave-one-out [P]
     min_events: int = 5  # [P] users with fewer events are no part of a prepared dataset
     keep: int = 23  # [P] latest events of a user
     length: int = 20  # [C] L, events that the encoder sees
     buckets: int = 10  # [P] frequency buckets of about equal numbers of training events
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """Own data, data/table.py: files (.csv, .tsv, .parquet, .jsonl) and the names of their columns."""
+
+    events: str = ""  # file of events
+    catalogue: str = ""  # file of items
+    user: str = "user"
+    item: str = "item"  # in both files
+    time: str = "time"  # numbers or ISO 8601; empty: a user's events stand in order
+    rating: str = ""  # empty: every row is an event
+    above: float = 3.0  # ratings above this are events
+    text: str = "{title}"  # what is encoded of an item: text with columns of the catalogue in braces
 
 
 @dataclass(frozen=True)
@@ -154,6 +170,7 @@ class Config:
     recipe: str = "paper"
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
+    table: TableConfig = field(default_factory=TableConfig)
     text: TextConfig = field(default_factory=TextConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     gate: GateConfig = field(default_factory=GateConfig)
@@ -342,6 +359,8 @@ def _validate(config: Config) -> None:
             "config.optimizer.tables=lazy updates the rows that a batch looks up, and config.loss=ce looks up all: "
             "set --config.loss=sampled_softmax or bce, or leave the tables dense"
         )
+    if len(config.data.time) not in (0, 2):
+        raise UserError(f"config.data.time must be (t_valid, t_test) or empty, not {config.data.time}")
     seeds = config.study.seeds
     if not all(isinstance(seed, int) for seed in seeds) or len(set(seeds)) < len(seeds):
         raise UserError(f"config.study.seeds must be different whole numbers, not {seeds}")

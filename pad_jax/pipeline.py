@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from pad_jax import data as datasets
 from pad_jax.config import Config
-from pad_jax.data import READERS
 from pad_jax.data.batches import DeviceData, device_data
-from pad_jax.data.dataset import Dataset, Split, frequency_buckets
+from pad_jax.data.dataset import SPLITS, Dataset, Split, frequency_buckets
 from pad_jax.errors import UserError
 from pad_jax.evaluation.baselines import BASELINES, baseline_ranks
 from pad_jax.evaluation.metrics import summarize
@@ -45,12 +45,16 @@ class Run:
     @cached_property
     def dataset(self) -> Dataset:
         started = time.monotonic()
-        data = READERS[self.config.dataset](self.config)
+        data = datasets.load(self.config)
         say(
             f"{data.name}: {data.users:,} users, {data.items:,} items, {len(data.events):,} events "
             f"({time.monotonic() - started:.1f} s)" + (f"; {data.note}" if data.note else "")
         )
         return data
+
+    def prepare(self) -> None:
+        """Reads the dataset and says what is in it."""
+        say(datasets.summary(self.dataset, self.config.data.buckets))
 
     @property
     def table_path(self) -> Path:
@@ -101,7 +105,7 @@ class Run:
 
     @cached_property
     def splits(self) -> dict[str, Split]:
-        return {name: self.dataset.split(name, self.config.data.length) for name in ("valid", "test")}
+        return {name: self.dataset.split(name, self.config.data.length) for name in SPLITS}
 
     def metrics(self, ranks: np.ndarray, name: str) -> dict[str, Any]:
         target, counts, buckets = self.splits[name].target, self.dataset.counts, self.config.data.buckets

@@ -11,7 +11,6 @@ import jax
 
 from pad_jax import cli
 from pad_jax.config import Config, check_choice
-from pad_jax.data import READERS
 from pad_jax.errors import UserError
 from pad_jax.methods import METHODS
 from pad_jax.pipeline import Run
@@ -44,10 +43,9 @@ def run(config: Config, workdir: Path, command: Callable[[str], str] = "the job 
 
     `command` tells the user how another job is run.
     """
-    check_choice("dataset", config.dataset, READERS)
     check_choice("method", config.method, METHODS)
     method = METHODS[config.method](config)
-    alone: dict[str, Callable[[Run], Any]] = {"prepare": lambda r: r.dataset, "encode": lambda r: r.encode(again=True)}
+    alone: dict[str, Callable[[Run], Any]] = {"prepare": Run.prepare, "encode": lambda r: r.encode(again=True)}
     training: dict[str, Callable[[Run], None]] = {
         **{phase.name: functools.partial(Run.train, phases=(phase,)) for phase in method.phases},
         "evaluate": Run.evaluate,

@@ -107,3 +107,11 @@ def pantry_config() -> Config:
     if not folder or not (Path(folder) / "prime_pantry" / "Prime_Pantry_cleaned_history.csv").exists():
         pytest.skip("needs real data: set PAD_JAX_DATA to a folder with prime_pantry/")
     return resolve(config_dict("pantry", "all"))
+
+
+@pytest.fixture(autouse=True)
+def _prepared_elsewhere(tmp_path_factory, monkeypatch):
+    """Prepared datasets go into a folder of the test."""
+    from pad_jax.data import prepared
+
+    monkeypatch.setattr(prepared, "ROOT", tmp_path_factory.mktemp("prepared"))

@@ -174,8 +174,8 @@ def test_demo_is_what_it_says():
     assert all(any(product in title for _, products in demo.TOPICS for product in products) for title in data.titles)
 
 
-def test_mind_says_what_it_cannot_read():
-    with pytest.raises(UserError, match="not built yet"):
+def test_mind_without_files_says_what_it_needs():
+    with pytest.raises(UserError, match="must hold either"):
         READERS["mind"](Config("mind"))
 
 

@@ -110,12 +110,14 @@ def history_gaps(history: Int32[np.ndarray, "U H"], items: int) -> Int32[np.ndar
 def device_data(dataset: Dataset, length: int, buckets: int, text: Float[np.ndarray, "I E"] | None) -> DeviceData:
     """The arrays of a dataset that training needs; host arrays, to be placed by `parallel.replicate`.
 
-    Raises UserError when a user's training prefix holds every item.
+    Raises UserError when a user's training prefix holds every item, or when no prefix has two events.
     """
+    if not len(dataset.training_users):
+        raise UserError(f"{dataset.name}: no user has two training events, of which one could predict the next")
     gaps = history_gaps(dataset.train_prefixes(), dataset.items)
     met_all = np.flatnonzero((gaps < dataset.items).sum(axis=1) == dataset.items)
     if len(met_all):
-        user = dataset.user_ids[met_all[0]]
+        user = dataset.user_ids[dataset.training_users[met_all[0]]]
         raise UserError(f"{dataset.name}: user {user} has met all {dataset.items} items before the last two")
     if text is None:
         text = np.zeros((dataset.items + 1, 0), np.float32)

@@ -7,11 +7,12 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32
+from jaxtyping import Bool, Int, Int32, Int64
 
 from pad_jax.errors import UserError
 
 SplitName = Literal["valid", "test"]
+SPLITS: tuple[SplitName, SplitName] = ("valid", "test")
 
 #: Groups of items by training count (inclusive bounds), warmest first. Paper, Fig. 2; the bounds are the
 #: official code's, which leaves items without a training event out: they are `unseen` here.
@@ -19,19 +20,34 @@ FREQUENCY_GROUPS = {"warm": (51, None), "median": (7, 50), "cold": (1, 6), "unse
 
 
 class Split(NamedTuple):
-    """One evaluation split of U users. 0 is padding; `inputs` is left-padded, `history` right-padded."""
+    """One evaluation split of the S users who have a target in it. 0 is padding; `inputs` is left-padded, `history`
+    right-padded."""
 
-    inputs: Int32[np.ndarray, "U L"]
-    target: Int32[np.ndarray, " U"]
-    history: Int32[np.ndarray, "U H"]  # every item the user met before the target, once each
+    user: Int32[np.ndarray, " S"]
+    inputs: Int32[np.ndarray, "S L"]
+    target: Int32[np.ndarray, " S"]
+    history: Int32[np.ndarray, "S H"]  # every item the user met before the target, once each
+
+
+class Cuts(NamedTuple):
+    """Where the events of each user are split; all numbers count from the first event of the first user."""
+
+    train_end: Int64[np.ndarray, " U"]  # behind the last event of the training prefix
+    valid: Int64[np.ndarray, " U"]  # the validation target; -1: none
+    test: Int64[np.ndarray, " U"]
+
+
+def leave_one_out(starts: Int64[np.ndarray, " _"]) -> Cuts:
+    """The last event of a user is the test target, the one before it the validation target, the rest trains."""
+    return Cuts(starts[1:] - 2, starts[1:] - 2, starts[1:] - 1)
 
 
 @dataclass(frozen=True)
 class Dataset:
     """U users' events over items 1..N; row 0 is padding everywhere.
 
-    `events[starts[u] : starts[u + 1]]` are the items of user u in time order. The last event of a user is the
-    test target, the one before it the validation target, the rest is the training prefix.
+    `events[starts[u] : starts[u + 1]]` are the items of user u in time order, and `cuts` says which of them train and
+    which are targets. Raises UserError where an evaluation split would be empty.
     """
 
     name: str
@@ -39,13 +55,14 @@ class Dataset:
     titles: Sequence[str] = field(repr=False)
     user_ids: Sequence[str] = field(repr=False)
     events: Int32[np.ndarray, " M"] = field(repr=False)
-    starts: Int[np.ndarray, " _"] = field(repr=False)
+    starts: Int64[np.ndarray, " _"] = field(repr=False)
+    cuts: Cuts = field(repr=False)
     note: str = ""  # one line that is printed whenever the dataset is used
 
     def __post_init__(self):
-        lengths = np.diff(self.starts)
-        if len(lengths) == 0 or lengths.min() < 3:
-            raise UserError(f"{self.name}: every user needs at least 3 events (train, valid, test)")
+        for name in SPLITS:
+            if not len(self._targets(name)[0]):
+                raise UserError(f"{self.name}: no user has a {name} target with an event before it")
 
     @property
     def users(self) -> int:
@@ -66,37 +83,53 @@ class Dataset:
         digest = hashlib.sha256(self.item_list_sha256.encode())
         digest.update("\n".join(self.titles).encode())
         digest.update(np.ascontiguousarray(self.events, np.int32).tobytes())
-        digest.update(np.ascontiguousarray(self.starts, np.int64).tobytes())
+        for numbers in (self.starts, *self.cuts):
+            digest.update(np.ascontiguousarray(numbers, np.int64).tobytes())
         return digest.hexdigest()
 
     @cached_property
     def counts(self) -> Int[np.ndarray, " I"]:
         """How often each item stands in the training prefixes (validation and test targets do not count)."""
-        is_training = np.ones(len(self.events), bool)
-        is_training[self.starts[1:] - 1] = False
-        is_training[self.starts[1:] - 2] = False
+        is_training = np.arange(len(self.events)) < np.repeat(self.cuts.train_end, np.diff(self.starts))
         return np.bincount(self.events[is_training], minlength=self.items + 1)
 
-    def train_windows(self, length: int) -> Int32[np.ndarray, "U W"]:
-        """The latest `length` + 1 events of each training prefix, left-padded: inputs [:, :-1], targets [:, 1:]."""
-        return _last(self.events, self.starts[:-1], self.starts[1:] - 2, length + 1)
+    @cached_property
+    def training_users(self) -> Int[np.ndarray, " V"]:
+        """The users whose training prefix has two events or more: the others have nothing to predict."""
+        return np.flatnonzero(self.cuts.train_end - self.starts[:-1] >= 2)
 
-    def train_prefixes(self) -> Int32[np.ndarray, "U H"]:
-        """All events of each training prefix, left-padded."""
-        return self.train_windows(int(np.diff(self.starts).max()) - 3)
+    def train_windows(self, length: int) -> Int32[np.ndarray, "V W"]:
+        """The latest `length` + 1 events of the training prefixes, left-padded: inputs [:, :-1], targets [:, 1:].
+
+        A row for each of `training_users`.
+        """
+        users = self.training_users
+        return _last(self.events, self.starts[:-1][users], self.cuts.train_end[users], length + 1)
+
+    def train_prefixes(self) -> Int32[np.ndarray, "V H"]:
+        """All events of the training prefixes, left-padded."""
+        return self.train_windows(int((self.cuts.train_end - self.starts[:-1]).max()) - 1)
 
     def split(self, name: SplitName, length: int) -> Split:
-        """The `valid` or `test` split: leave-one-out, the latest `length` events as input."""
-        ends = self.starts[1:] - (2 if name == "valid" else 1)
-        longest = int((ends - self.starts[:-1]).max())
-        history = np.sort(_last(self.events, self.starts[:-1], ends, longest), axis=1)[:, ::-1]
+        """The `valid` or `test` split: the users with a target, the latest `length` events before it as input."""
+        users, ends = self._targets(name)
+        begins = self.starts[:-1][users]
+        longest = int((ends - begins).max())
+        history = np.sort(_last(self.events, begins, ends, longest), axis=1)[:, ::-1]
         repeated = np.zeros(history.shape, bool)
         repeated[:, 1:] = history[:, 1:] == history[:, :-1]
         return Split(
-            inputs=_last(self.events, self.starts[:-1], ends, length),
+            user=users.astype(np.int32),
+            inputs=_last(self.events, begins, ends, length),
             target=self.events[ends],
             history=np.where(repeated, 0, history).astype(np.int32),
         )
+
+    def _targets(self, name: SplitName) -> tuple[Int[np.ndarray, " S"], Int64[np.ndarray, " S"]]:
+        """Users with a target and an event before it, and where the target stands."""
+        place = getattr(self.cuts, name)
+        users = np.flatnonzero(place > self.starts[:-1])
+        return users, place[users]
 
 
 def _last(events, begins, ends, width: int) -> Int32[np.ndarray, "U W"]:
@@ -146,7 +179,12 @@ def from_sequences(
     sequences: Sequence[np.ndarray | list[int]],
     note: str = "",
 ) -> Dataset:
-    """A Dataset from one list of item numbers (1..N) per user."""
+    """A Dataset from one list of item numbers (1..N) per user, split by `leave_one_out`.
+
+    Raises UserError for a user with fewer than 3 events.
+    """
+    if min(map(len, sequences), default=0) < 3:
+        raise UserError(f"{name}: every user needs at least 3 events (train, valid, test)")
     starts = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).astype(np.int64)
-    events = np.concatenate([np.asarray(s, np.int32) for s in sequences]) if len(sequences) else np.zeros(0, np.int32)
-    return Dataset(name, item_ids, titles, user_ids, events, starts, note)
+    events = np.concatenate([np.asarray(s, np.int32) for s in sequences])
+    return Dataset(name, item_ids, titles, user_ids, events, starts, leave_one_out(starts), note)

@@ -48,7 +48,7 @@ def find_files(config: DataConfig, folder: str, base_url: str, sha256: Mapping[s
                 with contextlib.suppress(OSError):
                     made.rmdir()
             raise UserError(
-                f"{path} is missing and could not be downloaded ({_first_line(error)}): put the files "
+                f"{path} is missing and could not be downloaded ({first_line(error)}): put the files "
                 f"{', '.join(sha256)} into {place}, or set --config.data.path or PAD_JAX_DATA"
             ) from error
     return paths
@@ -69,9 +69,10 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; set --config.data.path or PAD_JAX_DATA") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as CSV in UTF-8: {_first_line(error)}") from error
+        raise UserError(f"{path} cannot be read as CSV in UTF-8: {first_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of its message, or its name."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

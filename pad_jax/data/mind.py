@@ -1,14 +1,118 @@
-"""MIND, the news clicks of the paper. Its files cannot be read yet."""
+"""MIND, the news clicks of the paper, from either of two forms that are told apart by their files.
+
+prepared  `*users*.tsv` (user, tab, item ids in order) and `*items*.tsv` (item id, tab, title): what the paper used
+raw       `behaviors.tsv` and `news.tsv` of the release, of one or several of its parts: in the folder itself, in
+          folders in it, or in zip archives in it
+"""
+
+import contextlib
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
 
 from pad_jax.config import Config
+from pad_jax.data.assemble import Events, assemble
 from pad_jax.data.dataset import Dataset
 from pad_jax.data.files import data_folder
+from pad_jax.data.prepared import prepared
+from pad_jax.data.tables import LINE, collect, date_cut, distinct, read_lines
 from pad_jax.errors import UserError
+from pad_jax.report.console import say
+
+BEHAVIORS, NEWS = "behaviors.tsv", "news.tsv"
+NOTE = "raw MIND: not comparable with the paper's numbers, which are of a prepared selection"
+_NEWS = ("item", "category", "subcategory", "text", "abstract", "url", "title_entities", "abstract_entities")
+_BEHAVIORS = ("impression", "user", "time", "history", "shown")
+_TIME = "%m/%d/%Y %I:%M:%S %p"
+_LARGEST = 1 << 35  # bytes that one file of an archive may unpack to
+_EARLIEST = -(2**62)  # the time of what a history names: before all impressions
 
 
 def load(config: Config) -> Dataset:
-    """Raises UserError: neither form of MIND can be read so far."""
-    raise UserError(
-        f"{data_folder(config.data, 'mind')}: reading MIND (behaviors.tsv and news.tsv, or the paper's prepared user "
-        "and item tables) is not built yet; configs/pantry.py and configs/demo.py work"
-    )
+    """The dataset; items are numbered in the order of the news files, those that no kept event names left out.
+
+    Raises UserError where neither form, or more than one, is in the folder.
+    """
+    folder = data_folder(config.data, "mind")
+    raw = sorted(p for p in (*folder.glob(BEHAVIORS), *folder.glob(f"*/{BEHAVIORS}"), *folder.glob("*.zip")))
+    users, items = sorted(folder.glob("*users*.tsv")), sorted(folder.glob("*items*.tsv"))
+    if bool(raw) == bool(users or items) or (not raw and (len(users), len(items)) != (1, 1)):
+        found = ", ".join(p.name for p in (*raw, *users, *items)) or "none of them"
+        raise UserError(
+            f"{folder} must hold either {BEHAVIORS} and {NEWS} (or folders or zip archives with them), or one "
+            f"*users*.tsv and one *items*.tsv; it has {found}; set --config.data.path or PAD_JAX_DATA"
+        )
+    if not raw:
+        return prepared(config, (users[0], items[0]), lambda: read_prepared(config, users[0], items[0]))
+    files = [p for path in raw for p in ((path,) if path.suffix == ".zip" else (path, path.parent / NEWS))]
+    return prepared(config, files, lambda: read_raw(config, raw))
+
+
+def read_prepared(config: Config, users: Path, items: Path) -> Dataset:
+    """The two tables of the paper."""
+    catalogue = collect(items, read_lines(items, "\t", ("item", "text")), ("item", "text"))
+    rows = collect(users, read_lines(users, "\t", ("user", "items")), ("user", "items"))
+    histories = rows.select("user", item=pl.col("items").str.split(" ")).explode("item").filter(pl.col("item") != "")
+    return assemble(config, Events(histories), distinct(items, catalogue), only_met=True)
+
+
+def read_raw(config: Config, parts: list[Path]) -> Dataset:
+    """A user's events: the history of the first impression, then the clicked news of all impressions in time order.
+
+    Histories have no times; for `data.time` they lie before everything.
+    """
+    impressions, histories, catalogues = [], [], []
+    for part in parts:
+        with _unpacked(part) as (behaviors, news):
+            catalogues.append(
+                collect(news, read_lines(news, "\t", _NEWS).select(LINE, "item", "text"), ("item", "text"))
+            )
+            lines = read_lines(behaviors, "\t", _BEHAVIORS).select(
+                LINE,
+                "user",
+                "history",
+                time=pl.col("time").str.to_datetime(_TIME, time_unit="us", strict=False).dt.timestamp("us"),
+                item=pl.col("shown").str.extract_all(r"\S+-1(?:\s|$)"),
+            )
+            found = collect(behaviors, lines, ("user", "time", "item"))
+        impressions.append(found.select("user", "time", "item"))
+        firsts = found.sort("time", maintain_order=True).unique("user", keep="first", maintain_order=True)
+        histories.append(firsts.select("user", "time", "history"))
+    first = pl.concat(histories).sort("time", maintain_order=True).unique("user", keep="first", maintain_order=True)
+    before = first.select("user", pl.lit(_EARLIEST, pl.Int64).alias("time"), item=pl.col("history").str.split(" "))
+    clicked = pl.concat(impressions).explode("item")
+    clicked = clicked.with_columns(pl.col("item").str.strip_chars().str.strip_suffix("-1"))
+    events = pl.concat([before.explode("item"), clicked]).filter(pl.col("item") != "")
+    catalogue = pl.concat(catalogues).unique("item", keep="first", maintain_order=True)  # parts share news
+    return assemble(config, Events(events, date_cut(parts[0])), catalogue, only_met=True, note=NOTE)
+
+
+@contextlib.contextmanager
+def _unpacked(part: Path) -> Iterator[tuple[Path, Path]]:
+    """behaviors.tsv and news.tsv of a folder or an archive. Of an archive these two alone are unpacked, to names of
+    our own in a temporary folder that is removed again."""
+    if part.suffix != ".zip":
+        yield part, part.parent / NEWS
+        return
+    with tempfile.TemporaryDirectory() as place:
+        paths = Path(place, BEHAVIORS), Path(place, NEWS)
+        try:
+            with zipfile.ZipFile(part) as archive:
+                for path in paths:
+                    members = [m for m in archive.infolist() if m.filename.rpartition("/")[2] == path.name]
+                    if len(members) != 1:
+                        raise UserError(f"{part} holds {len(members)} files named {path.name}; it must be one")
+                    if members[0].file_size > _LARGEST:
+                        raise UserError(
+                            f"{part}: {path.name} would be {members[0].file_size:,} bytes; unpack it yourself"
+                        )
+                    with archive.open(members[0]) as source, open(path, "wb") as target:
+                        shutil.copyfileobj(source, target, 1 << 20)
+        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+            raise UserError(f"{part} cannot be unpacked: {error}; fetch it again") from error
+        say(f"{part}: unpacked")
+        yield paths

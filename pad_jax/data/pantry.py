@@ -1,6 +1,7 @@
 """Amazon Prime Pantry as the PAD authors publish it: three CSV files."""
 
 import ast
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from pad_jax.config import Config
 from pad_jax.data.dataset import Dataset, from_sequences
 from pad_jax.data.files import find_files, read_csv
+from pad_jax.data.prepared import prepared
 from pad_jax.errors import UserError
 
 FOLDER = "prime_pantry"
@@ -24,6 +26,11 @@ SHA256 = {
 def load(config: Config, url: str = URL) -> Dataset:
     """The dataset, downloaded when it is not there. Raises UserError for files that are not as they should be."""
     paths = find_files(config.data, FOLDER, url, SHA256)
+    return prepared(config, paths.values(), lambda: read(config, paths))
+
+
+def read(config: Config, paths: Mapping[str, Path]) -> Dataset:
+    """The three files as they are; all items of the metadata are candidates."""
     item_ids, titles = read_metadata(paths[METADATA])
     user_ids, sequences = read_history(paths[HISTORY], item_ids, config)
     whole = from_sequences(config.dataset, item_ids, titles, user_ids, sequences)

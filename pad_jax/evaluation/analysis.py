@@ -25,9 +25,13 @@ def pairs_by_bucket(dataset: Dataset, buckets: int, seed: int = 12345, most: int
     bucket, _ = frequency_buckets(dataset.counts, buckets)
     members = [np.flatnonzero(bucket == b) for b in range(buckets + 1)]
     found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(buckets + 1)]
-    for begin, end in zip(dataset.starts[:-1], dataset.starts[1:], strict=True):
+    for begin, train_end, valid, end in zip(
+        dataset.starts[:-1], dataset.cuts.train_end, dataset.cuts.valid, dataset.starts[1:], strict=True
+    ):
+        if valid < 0:
+            continue
         events = dataset.events[begin:end]
-        target, history = int(events[-2]), events[:-2].astype(np.int64)
+        target, history = int(dataset.events[valid]), dataset.events[begin:train_end].astype(np.int64)
         pool = members[bucket[target]]
         others = pool[~np.isin(pool, events)]
         drawn = random.choice(others, len(history)) if len(others) else history[:0]

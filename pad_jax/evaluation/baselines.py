@@ -56,7 +56,7 @@ def cosine_of(text: Float[np.ndarray, "I E"]) -> Callable[[Any], Float[np.ndarra
 def _follows(dataset: Dataset) -> Any:
     """Sparse counts [N+1, N+1]: how often the column's item came right after the row's in a training prefix."""
     position = np.arange(len(dataset.events) - 1)
-    last = dataset.starts[1:] - 3  # the last event of each training prefix
+    last = dataset.cuts.train_end - 1  # the last event of each training prefix
     user = np.searchsorted(dataset.starts, position, side="right") - 1
     inside = position < last[user]
     pairs = dataset.events[:-1][inside], dataset.events[1:][inside]

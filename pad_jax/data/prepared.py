@@ -1,0 +1,98 @@
+"""Prepared datasets on disk: what was read from the same files with the same settings is not read again."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from pad_jax.config import Config
+from pad_jax.data.dataset import Cuts, Dataset
+from pad_jax.errors import UserError
+from pad_jax.report.console import say
+
+ROOT = Path("runs")
+#: Fields of `config.data` that do not change what is read.
+_ELSEWHERE = ("path", "length", "buckets")
+
+
+def prepared(config: Config, files: Iterable[Path], read: Callable[[], Dataset]) -> Dataset:
+    """What `read` makes of `files`: from runs/<dataset>/prepared-<key>/ if it is there, and else it is put there.
+
+    The key is a hash of the files' contents, of the settings that concern them and of the code that reads them, so
+    that nothing stale is ever found. The folder holds `items.parquet` (item, text; row n is item number n + 1),
+    `users.parquet`, `events.parquet` and `manifest.json`.
+    """
+    folder = ROOT / config.dataset / f"prepared-{_key(config, files)}"
+    if (folder / "manifest.json").exists():
+        try:
+            return _read(config.dataset, folder)
+        except (OSError, ValueError, KeyError, pl.exceptions.PolarsError, UserError) as error:
+            say(f"{folder} is damaged and made again ({type(error).__name__})")
+    dataset = read()
+    _write(dataset, folder)
+    return dataset
+
+
+def _key(config: Config, files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for code in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(code.read_bytes())
+    settings = {k: v for k, v in dataclasses.asdict(config.data).items() if k not in _ELSEWHERE}
+    digest.update(json.dumps([config.dataset, settings, dataclasses.asdict(config.table)], default=str).encode())
+    for path in files:
+        try:
+            with open(path, "rb") as file:
+                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}); set --config.data.path") from error
+    return digest.hexdigest()[:16]
+
+
+def _write(dataset: Dataset, folder: Path) -> None:
+    """The whole folder or none of it; whoever writes the same at the same time has the same to write."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".prepared-", dir=folder.parent))
+    except OSError as error:
+        raise UserError(f"{folder.parent} cannot be written ({error.strerror})") from error
+    try:
+        pl.DataFrame({"item": dataset.item_ids, "text": dataset.titles}).write_parquet(partial / "items.parquet")
+        users = {"user": dataset.user_ids, "start": dataset.starts[:-1], **dataset.cuts._asdict()}
+        pl.DataFrame(users).write_parquet(partial / "users.parquet")
+        pl.DataFrame({"item_number": dataset.events}).write_parquet(partial / "events.parquet")
+        counts = {"users": dataset.users, "items": dataset.items, "events": len(dataset.events)}
+        manifest = {"dataset": dataset.name, "note": dataset.note, **counts, "fingerprint": dataset.fingerprint}
+        (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        if folder.exists():  # damaged, or made by another process meanwhile
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+    except OSError as error:
+        if not (folder / "manifest.json").exists():
+            raise UserError(f"{folder} cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _read(name: str, folder: Path) -> Dataset:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    items, users, events = (pl.read_parquet(folder / f"{part}.parquet") for part in ("items", "users", "events"))
+    dataset = Dataset(
+        name,
+        items["item"].to_list(),
+        items["text"].to_list(),
+        users["user"].to_list(),
+        events["item_number"].to_numpy(),
+        np.append(users["start"].to_numpy(), events.height),
+        Cuts(*(users[field].to_numpy() for field in Cuts._fields)),
+        manifest["note"],
+    )
+    if dataset.fingerprint != manifest["fingerprint"]:
+        raise ValueError("the contents are not what was written")
+    return dataset
