@@ -1,8 +1,8 @@
 """From Prime Pantry's files to arrays that training reads, beside the plain Python way.
 
 The peer reads the same files with `csv` and `ast`, maps items to numbers in dictionaries, and pads every user's window
-in a loop, as PyTorch datasets do. Ours does its checks of every line, frequency buckets and gaps for exact negatives on
-top; the windows of both must be equal.
+in a loop, as PyTorch datasets do. Ours is what happens when nothing was prepared before; it does its checks of every
+line, frequency buckets and gaps for exact negatives on top. The windows of both must be equal.
 """
 
 import ast
@@ -13,26 +13,26 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Report, arguments, in_turn, ratio, run
-from benchmarks.problem import configuration, pantry
+from benchmarks.problem import configuration
 from pad_jax.data.batches import device_data
-from pad_jax.data.files import data_folder
-from pad_jax.data.pantry import FOLDER, HISTORY, METADATA
+from pad_jax.data.files import find_files
+from pad_jax.data.pantry import FOLDER, HISTORY, METADATA, SHA256, URL, read
 
 
 def main() -> None:
     options = arguments(__doc__, rounds=3).parse_args()
     config = configuration()
     length, keep = config.data.length, config.data.keep
-    folder = data_folder(config.data, FOLDER)
+    files = find_files(config.data, FOLDER, URL, SHA256)
 
     def ours() -> np.ndarray:
-        return device_data(pantry(config), length, config.data.buckets, None).windows
+        return device_data(read(config, files), length, config.data.buckets, None).windows
 
     def peer() -> torch.Tensor:
-        with open(folder / METADATA, newline="") as file:
+        with open(files[METADATA], newline="") as file:
             number = {row["asin"]: n for n, row in enumerate(csv.DictReader(file), 1)}
         windows = []
-        with open(folder / HISTORY, newline="") as file:
+        with open(files[HISTORY], newline="") as file:
             for row in csv.DictReader(file):
                 items = [number[item] for item in ast.literal_eval(row["history"])][-keep:][:-2][-(length + 1) :]
                 windows.append([0] * (length + 1 - len(items)) + items)

@@ -47,11 +47,15 @@ class TextConfig:
     encoder: str = "all-MiniLM-L6-v2"  # name, local directory or hub id of a Hugging Face encoder
     revision: str = ""  # hub revision; empty: the newest
     table: str = ""  # text table to read; empty: runs/<dataset>/text-<encoder>-<pooling>.safetensors
-    pooling: str = "mean"  # mean | cls | last
+    adapters: tuple[str, ...] = ()  # LoRA adapters (directories or hub ids), merged into the encoder in this order
+    bidirectional: bool = False  # every token sees all others, as LLM2Vec does with Llama, Mistral or Qwen
+    precision: str = "float32"  # of the encoder: float32 | bfloat16
+    pooling: str = "mean"  # mean | mean_text (without special tokens and prompt [C]) | cls | last
     normalize: bool = True  # [O] rows of length 1
     prompt: str = ""  # put before every title
     max_length: int = 512  # tokens of a title; longer ones are cut. [C] LLM2Vec
     batch: int = 128  # titles encoded at once
+    keep_in: str = "float32"  # of the table, on disk and on the device: float32 | float16
     transform: str = "none"  # none | standardize | principal: applied to the table before training, see text/table.py
 
 
@@ -235,7 +239,9 @@ CHOICES = {
     "backbone": ("sasrec", "gru4rec", "caser"),
     "loss": ("bce", "ce", "sampled_softmax"),
     "recipe": tuple(RECIPES),
-    "text.pooling": ("mean", "cls", "last"),
+    "text.pooling": ("mean", "mean_text", "cls", "last"),
+    "text.precision": ("float32", "bfloat16"),
+    "text.keep_in": ("float32", "float16"),
     "text.transform": ("none", "standardize", "principal"),
     "model.norm": ("post", "pre"),
     "model.text_tower": ("mlp", "residual"),

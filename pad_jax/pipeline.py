@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
 import numpy as np
 
@@ -22,7 +23,7 @@ from pad_jax.methods.base import Method, Phase
 from pad_jax.models.scorer import Scorer
 from pad_jax.report.console import say
 from pad_jax.text import encode as text_encode
-from pad_jax.text.table import check_settings, read_table, transform, write_table
+from pad_jax.text.table import check_settings, read_table, transform
 from pad_jax.training import loop, parallel
 from pad_jax.training.checkpoint import Checkpoints
 from pad_jax.training.parameters import split, start
@@ -64,11 +65,17 @@ class Run:
         return Path("runs") / self.config.dataset / f"text-{name}.safetensors"
 
     def encode(self, again: bool = False) -> None:
-        """Makes the text table, when it is missing or `again`."""
-        if jax.process_index() == 0 and (again or not self.table_path.exists()):
-            rows, manifest = text_encode.encode(list(self.dataset.titles), self.config.text)
-            write_table(self.table_path, rows, self.dataset, manifest)
-            say(f"text table: {self.table_path} [{rows.shape[0] + 1}, {rows.shape[1]}]")
+        """Makes the text table, when it is missing or `again`; while another run makes it, this one waits."""
+        path = self.table_path
+        if jax.process_index() == 0 and (again or not path.exists()):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+                    if again or not path.exists():
+                        text_encode.encode_table(path, self.dataset, self.config.text)
+                        say(f"text table: {path}")
+            except OSError as error:
+                raise UserError(f"text table {path} cannot be written ({error}); set --config.text.table") from error
         parallel.wait("encode")
 
     @cached_property
@@ -95,7 +102,7 @@ class Run:
         config, text = self.config, None
         if self.method.reads_text:
             assert self.text is not None
-            text = transform(self.text[0], config.text.transform, config.model.width)
+            text = transform(self.text[0], config.text.transform, config.model.width).astype(self.text[0].dtype)
             if config.model.text_tower == "residual" and text.shape[1] != config.model.width:
                 raise UserError(
                     f"config.model.text_tower=residual needs text of width {config.model.width}, not {text.shape[1]}: "

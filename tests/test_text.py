@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 from pad_jax.config import TextConfig
 from pad_jax.errors import UserError
-from pad_jax.text.encode import encode, pool
-from pad_jax.text.table import check_settings, read_table, transform, write_table
+from pad_jax.text import encode as encoding
+from pad_jax.text.encode import encode, encode_table, pool
+from pad_jax.text.table import TableWriter, check_settings, fit, read_table, transform, write_table
 from tests.conftest import ROOT
 
 torch = pytest.importorskip("torch", reason="encoding needs torch")
@@ -82,8 +84,6 @@ def test_table_round_trip(dataset, tmp_path):
 
 
 def test_table_of_other_items_is_refused(dataset, tmp_path):
-    from dataclasses import replace
-
     path = tmp_path / "text.safetensors"
     write_table(path, np.ones((30, 5), np.float32), replace(dataset, item_ids=[f"x{i}" for i in range(30)]), {})
     with pytest.raises(UserError, match="was made for the 30 items"):
@@ -115,7 +115,7 @@ def _metadata(path):
 def test_files_that_are_no_tables(dataset, tmp_path, content):
     path = tmp_path / "text.safetensors"
     if content is None:
-        save_file({"text": np.zeros((31, 2), np.float32)}, path)
+        save_file({"text": np.zeros((31, 2), np.float32), "more": np.zeros(2)}, path)
     else:
         path.write_bytes(content)
     with pytest.raises(UserError, match="job `encode`"):
@@ -138,6 +138,112 @@ def test_transforms():
     assert transform(table, "principal", 9).shape == (41, 9)
     for kind in ("standardize", "principal"):
         assert not transform(table, kind, 4)[0].any()
+
+
+@pytest.mark.parametrize("form", ["npy", "npy with row 0", "safetensors", "npy float64"])
+def test_own_vectors_are_a_table(dataset, tmp_path, form):
+    rows = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float64 if "float64" in form else np.float16)
+    held = np.concatenate([np.zeros((1, 5), rows.dtype), rows])
+    path = tmp_path / f"own.{form.split()[0]}"
+    if path.suffix == ".npy":
+        np.save(path, held if "row 0" in form else rows)
+    else:
+        save_file({"embeddings": rows}, path)
+    table, manifest = read_table(path, dataset)
+    np.testing.assert_array_equal(table, held.astype(table.dtype))
+    assert table.dtype == (np.float32 if "float64" in form else np.float16)
+    assert manifest == {"encoder": path.name, "own": True}
+
+
+@pytest.mark.parametrize("rows", [np.ones((29, 5)), np.ones(30), np.ones((30, 5), int), np.array([["a"]] * 30)])
+def test_own_vectors_of_other_shapes_are_refused(dataset, tmp_path, rows):
+    np.save(tmp_path / "own.npy", rows)
+    with pytest.raises(UserError, match=r"own.npy: own vectors must be \[30, d\]"):
+        read_table(tmp_path / "own.npy", dataset)
+    np.save(tmp_path / "own.npy", np.array([{}] * 30), allow_pickle=True)
+    with pytest.raises(UserError, match=r"own.npy"):
+        read_table(tmp_path / "own.npy", dataset)
+
+
+def test_rows_of_new_items_go_through_the_same_transform():
+    random = np.random.default_rng(0)
+    rows, new = random.normal(size=(40, 6)).astype(np.float16), random.normal(size=(3, 6)).astype(np.float16)
+    for kind in ("none", "standardize", "principal"):
+        both = fit(rows, kind, 4)
+        np.testing.assert_array_equal(both(np.concatenate([rows, new]))[40:], both(new))
+        table = np.concatenate([np.zeros((1, 6), np.float16), rows])
+        np.testing.assert_array_equal(transform(table, kind, 4)[1:], both(rows))
+
+
+class Killed(BaseException):
+    """What ends a run without being caught."""
+
+
+@pytest.mark.parametrize(("keep_in", "after"), [("float32", 4), ("float32", 9), ("float16", 1)])
+def test_encoding_goes_on_where_it_was_killed(encoder, dataset, tmp_path, monkeypatch, keep_in, after):
+    config = TextConfig(encoder=encoder, batch=3, keep_in=keep_in)
+    words = ["green", "tea", "long", "dog", "food", "title"]
+    titles = [" ".join(np.random.default_rng(n).choice(words, n % 7 + 1)) for n in range(30)]
+    titles[20] = titles[3]
+    data = replace(dataset, titles=titles)
+    encode_table(tmp_path / "whole.safetensors", data, config)
+    done = []
+
+    def counted(*args, **kwargs):
+        for batch in vectors(*args, **kwargs):
+            done.append(len(batch[0]))
+            if len(done) == after + 2:  # one batch more tells the width
+                raise Killed
+            yield batch
+
+    vectors = encoding.vectors
+    monkeypatch.setattr(TableWriter, "EVERY", 0.0)
+    monkeypatch.setattr(encoding, "vectors", counted)
+    with pytest.raises(Killed):
+        encode_table(tmp_path / "killed.safetensors", data, config)
+    assert not (tmp_path / "killed.safetensors").exists()
+    before = len(done)
+    encode_table(tmp_path / "killed.safetensors", data, config)
+    assert len(done) - before == 1 + 10 - after  # 29 different titles in batches of 3, none of them again
+    whole, again = ((tmp_path / f"{n}.safetensors").read_bytes() for n in ("whole", "killed"))
+    assert whole == again
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["killed.safetensors", "whole.safetensors"]
+    table, manifest = read_table(tmp_path / "whole.safetensors", data)
+    assert table.dtype == keep_in == manifest["dtype"]
+    np.testing.assert_allclose(table[1:], encode(titles, config)[0], atol=1e-6 if keep_in == "float32" else 1e-3)
+
+
+def test_what_others_left_is_not_gone_on_with(encoder, dataset, tmp_path, monkeypatch):
+    """Other titles, settings or a damaged mark: from the start."""
+    data = replace(dataset, titles=[f"tea {n}" for n in range(30)])
+    path = tmp_path / "t.safetensors"
+    config = TextConfig(encoder=encoder, batch=4)
+    monkeypatch.setattr(TableWriter, "EVERY", 0.0)
+    encode_table(path, data, config)
+    expected = path.read_bytes()
+    mark, partial = tmp_path / "t.safetensors.partial.json", tmp_path / "t.safetensors.partial"
+    for damage in ("{}", "no json", '{"done": 3}', json.dumps({"done": 3, "header": "x"})):
+        path.unlink()
+        partial.write_bytes(b"x" * len(expected))
+        mark.write_text(damage)
+        encode_table(path, data, config)
+        assert path.read_bytes() == expected
+        assert not mark.exists()
+
+
+def test_a_vector_that_is_no_number_names_its_item(encoder, dataset, tmp_path, monkeypatch):
+    data = replace(dataset, titles=[f"tea {n}" for n in range(29)] + ["dog food food dog tea"])
+
+    def broken(*args, **kwargs):
+        for index, rows in vectors(*args, **kwargs):
+            yield index, np.where(index[:, None] == 29, np.float32(1e6), rows)
+
+    vectors = encoding.vectors
+    monkeypatch.setattr(encoding, "vectors", broken)
+    with pytest.raises(UserError, match=r"item 30 first; encode again"):
+        encode_table(tmp_path / "t.safetensors", data, TextConfig(encoder=encoder, keep_in="float16"))
+    assert not (tmp_path / "t.safetensors").exists()
+    encode_table(tmp_path / "t.safetensors", data, TextConfig(encoder=encoder))
 
 
 def test_torch_is_imported_under_text_alone():
@@ -165,6 +271,8 @@ def test_a_table_of_other_settings_is_refused(dataset, tmp_path):
     path = tmp_path / "text.safetensors"
     manifest = {"encoder": "all-MiniLM-L6-v2", "prompt": "", "revision": "abc"}
     check_settings(path, manifest, TextConfig())
+    with pytest.raises(UserError, match=r"config.text.adapters=\[\], not \['a'\]"):
+        check_settings(path, manifest | {"adapters": []}, TextConfig(adapters=("a",)))
     with pytest.raises(UserError, match=r"config.text.prompt='', not 'query: ': run the job `encode` again"):
         check_settings(path, manifest, TextConfig(prompt="query: "))
     with pytest.raises(UserError, match=r"config.text.revision='abc', not 'abd'"):

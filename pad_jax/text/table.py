@@ -1,14 +1,16 @@
 """The text table: one vector per item title, in a safetensors file that says where it came from."""
 
 import json
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from pad_jax.config import TextConfig
 from pad_jax.data.dataset import Dataset
@@ -16,39 +18,140 @@ from pad_jax.errors import UserError
 from pad_jax.report.results import write_atomically
 
 FORMAT = "pad_jax text table 1"
+_NAMES = {"float32": "F32", "float16": "F16"}
+_ROWS = 1 << 14  # that are transformed at once
 
 
-def write_table(path: Path, rows: Float[np.ndarray, "N E"], dataset: Dataset, manifest: Mapping[str, Any]) -> None:
-    """Writes tensor `text` [N+1, E] (row 0 zeros) and its manifest, atomically. Refuses NaN and infinity."""
-    _check_finite(path, rows)
-    table = np.concatenate([np.zeros((1, rows.shape[1]), rows.dtype), rows])
-    header = {
+class TableWriter:
+    """A text table on its way: tensor `text` [N+1, E] (row 0 zeros) and its manifest, written row by row.
+
+    Rows go to `<path>.partial`, which becomes `path` when it is whole. `<path>.partial.json` says how many batches are
+    safely on disk; another writer with the same header and `identity` goes on after `done` of them.
+    """
+
+    EVERY = 10.0  # seconds between two marks of progress
+
+    def __init__(
+        self,
+        path: Path,
+        dataset: Dataset,
+        width: int,
+        dtype: np.dtype,
+        manifest: Mapping[str, Any],
+        identity: Mapping[str, Any],
+    ):
+        rows = dataset.items + 1
+        self.path, self._dtype, self._row = path, dtype, width * dtype.itemsize
+        self._header = _header(dataset, manifest, (rows, width), dtype)
+        self._identity = {"header": self._header.decode(), **identity}
+        self._data, self._mark = path.with_name(path.name + ".partial"), path.with_name(path.name + ".partial.json")
+        self._size = len(self._header) + rows * self._row
+        self.done, self._spoken = 0, time.monotonic()
+
+    def __enter__(self) -> "TableWriter":
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.done = self._found()
+            self._file = os.open(self._data, os.O_RDWR | os.O_CREAT | (0 if self.done else os.O_TRUNC), 0o666)
+            if not self.done:
+                os.truncate(self._file, self._size)
+                os.pwrite(self._file, self._header, 0)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return self
+
+    def __exit__(self, *_) -> None:
+        os.close(self._file)
+
+    def put(self, item: int, row: Float[np.ndarray, " E"]) -> None:
+        try:
+            os.pwrite(self._file, row.tobytes(), len(self._header) + item * self._row)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def batch_done(self) -> None:
+        """One more batch was put; from time to time this is made sure of on disk."""
+        self.done += 1
+        if time.monotonic() - self._spoken >= self.EVERY:
+            try:
+                os.fsync(self._file)
+                write_atomically(self._mark, json.dumps(self._identity | {"done": self.done}).encode())
+            except OSError as error:
+                raise self._unwritable(error) from error
+            self._spoken = time.monotonic()
+
+    def finish(self) -> None:
+        """The whole table takes its name."""
+        try:
+            os.fsync(self._file)
+            os.replace(self._data, self.path)
+            self._mark.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _found(self) -> int:
+        """How many batches another run with the same identity has left."""
+        try:
+            found = json.loads(self._mark.read_text())
+            same = self._data.stat().st_size == self._size and found | self._identity == found
+            return int(found["done"]) if same else 0
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"text table {self.path} cannot be written ({error}); set --config.text.table")
+
+
+def _header(dataset: Dataset, manifest: Mapping[str, Any], shape: tuple[int, int], dtype: np.dtype) -> bytes:
+    """The head of a safetensors file with the one tensor `text`."""
+    metadata = {
         "format": FORMAT,
         "dataset": dataset.name,
         "items": str(dataset.items),
         "item_list_sha256": dataset.item_list_sha256,
         "manifest": json.dumps(dict(manifest), sort_keys=True),
     }
-    try:
-        write_atomically(path, save({"text": table}, metadata=header))
-    except OSError as error:
-        raise UserError(f"text table {path} cannot be written ({error}); set --config.text.table") from error
+    size = shape[0] * shape[1] * dtype.itemsize
+    tensor = {"dtype": _NAMES[dtype.name], "shape": list(shape), "data_offsets": [0, size]}
+    text = json.dumps({"__metadata__": metadata, "text": tensor}).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def write_table(path: Path, rows: Float[np.ndarray, "N E"], dataset: Dataset, manifest: Mapping[str, Any]) -> None:
+    """Writes a whole table, atomically. Refuses NaN and infinity."""
+    check_finite(path, rows, range(1, len(rows) + 1))
+    with TableWriter(path, dataset, rows.shape[1], rows.dtype, manifest, {}) as writer:
+        for item, row in enumerate(rows, 1):
+            writer.put(item, row)
+        writer.finish()
 
 
 def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], dict[str, Any]]:
-    """The table and its manifest. Raises UserError for a table of other items, with NaN or infinity, or no table."""
+    """The table and its manifest. Raises UserError for a table of other items, with NaN or infinity, or no table.
+
+    Own vectors are a table, too: a `.npy` file or a safetensors file with a single tensor, a row for each item in the
+    order of the dataset, with or without a row of zeros before them.
+    """
     try:
+        if path.suffix == ".npy":
+            return _own(path, np.load(path, allow_pickle=False), dataset)
         with safe_open(path, "numpy") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT or "text" not in file.keys():  # noqa: SIM118 (no mapping)
-                raise UserError(f"{path} is no text table of this project; make one with the job `encode`")
+            header, names = file.metadata() or {}, list(file.keys())
+            if header.get("format") != FORMAT and len(names) == 1:
+                return _own(path, file.get_tensor(names[0]), dataset)
+            if header.get("format") != FORMAT or "text" not in names:
+                raise UserError(
+                    f"{path} is no text table: make one with the job `encode`, or bring a .npy file or a safetensors "
+                    "file with one tensor, a row for each item"
+                )
             table = file.get_tensor("text")
         items, name, sha256 = (header[field] for field in ("items", "dataset", "item_list_sha256"))
         manifest = dict(json.loads(header["manifest"]))
     except FileNotFoundError as error:
         raise UserError(f"text table {path} does not exist; make it with the job `encode`") from error
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is no safetensors file ({error}); make it with the job `encode`") from error
+    except (SafetensorError, OSError, EOFError) as error:
+        raise UserError(f"{path} is no safetensors or .npy file ({error}); make it with the job `encode`") from error
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} has no complete header ({error}); make it with the job `encode`") from error
     if sha256 != dataset.item_list_sha256:
@@ -58,14 +161,34 @@ def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], 
         )
     if table.ndim != 2 or table.shape[0] != dataset.items + 1 or not table.shape[1] or table[0].any():
         raise UserError(f"{path}: tensor `text` must be [{dataset.items + 1}, d] with a zero row 0, not {table.shape}")
-    _check_finite(path, table[1:])
+    check_finite(path, table[1:], range(1, len(table)))
     return table, manifest
+
+
+def _own(path: Path, rows: Any, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], dict[str, Any]]:
+    """A table that says nothing of itself."""
+    shape, kind = np.shape(rows), getattr(rows, "dtype", None)
+    numbers = kind in (np.float16, np.float32, np.float64)
+    if len(shape) == 2 and shape[0] == dataset.items + 1 and not rows[0].any():
+        rows = rows[1:]
+    if len(shape) != 2 or len(rows) != dataset.items or not shape[1] or not numbers:
+        raise UserError(
+            f"{path}: own vectors must be [{dataset.items}, d] of float16, float32 or float64, a row for each item of "
+            f"{dataset.name} in its order, not {list(shape)} of {kind}; make a table with the job `encode`"
+        )
+    rows = rows.astype(np.float32) if kind == np.float64 else rows
+    check_finite(path, rows, range(1, len(rows) + 1))
+    return np.concatenate([np.zeros((1, shape[1]), rows.dtype), rows]), {"encoder": path.name, "own": True}
 
 
 def check_settings(path: Path, manifest: Mapping[str, Any], config: TextConfig) -> None:
     """Raises UserError for a table of other settings than `config`, where the manifest says so."""
-    for name in ("encoder", "revision", "pooling", "normalize", "prompt", "max_length"):
+    for name in (
+        *("encoder", "revision", "adapters", "bidirectional", "precision"),
+        *("pooling", "normalize", "prompt", "max_length"),
+    ):
         here = getattr(config, name)
+        here = list(here) if isinstance(here, tuple) else here
         there = manifest.get(name, here)
         if there != here and (name != "revision" or here):
             raise UserError(
@@ -74,39 +197,67 @@ def check_settings(path: Path, manifest: Mapping[str, Any], config: TextConfig) 
             )
 
 
-def _check_finite(path: Path, rows: np.ndarray) -> None:
-    bad = np.flatnonzero(~np.isfinite(rows.astype(np.float32)).all(axis=1))
+def check_finite(path: Path, rows: np.ndarray, items: Sequence[int]) -> None:
+    """Raises UserError, naming the first of `items`, where rows hold NaN or infinity."""
+    fine = np.concatenate([np.isfinite(rows[n : n + _ROWS]).all(axis=1) for n in range(0, len(rows), _ROWS)])
+    bad = np.flatnonzero(~fine)
     if len(bad):
         raise UserError(
-            f"{path}: the vectors of {len(bad)} items hold NaN or infinity, item {bad[0] + 1} first; encode again, "
+            f"{path}: the vectors of {len(bad)} items hold NaN or infinity, item {items[bad[0]]} first; encode again, "
             "in float32 if the encoder overflows"
         )
 
 
-def transform(table: Float[np.ndarray, "I E"], kind: str, width: int) -> Float[np.ndarray, "I _"]:
-    """What training reads of a text table; row 0 stays zero.
+@dataclass(frozen=True)
+class Transform:
+    """What training reads of text vectors; see `fit`."""
 
-    none         the table as it is
+    kind: str
+    mean: Float[np.ndarray, " E"]
+    matrix: Float[np.ndarray, "..."]  # standardize: deviations [E]; principal: directions [E, width]
+
+    def __call__(self, rows: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N _"]:
+        if self.kind == "none":
+            return rows
+        parts = [self._some(rows[n : n + _ROWS]) for n in range(0, len(rows), _ROWS)]
+        return np.concatenate(parts) if parts else self._some(rows)
+
+    def _some(self, rows):
+        centred = rows.astype(np.float64) - self.mean
+        if self.kind == "standardize":
+            return (centred / self.matrix).astype(np.float32)
+        turned = centred @ self.matrix
+        length = np.linalg.norm(turned, axis=1, keepdims=True)
+        return (turned / np.where(length > 0, length, 1)).astype(np.float32)
+
+
+def fit(rows: Float[np.ndarray, "N E"], kind: str, width: int) -> Transform:
+    """The transform of `kind` for the items' vectors; others, of new items, then go through the same one.
+
+    none         vectors as they are
     standardize  each dimension centred and scaled to unit variance over the items
-    principal    the `width` leading principal directions of the centred rows, each row scaled to length 1; a table
-                 of fewer dimensions is filled up with zeros
+    principal    the `width` leading principal directions of the centred vectors, each row scaled to length 1; vectors
+                 of fewer dimensions are filled up with zeros
 
     Embedding spaces of language models are narrow cones: without centring, differences between items are small
     beside what all items share.
     """
     if kind == "none":
-        return table
-    rows = table[1:].astype(np.float64)
-    rows -= rows.mean(axis=0)
+        return Transform(kind, np.zeros(0), np.zeros(0))
+    blocks = [slice(n, n + _ROWS) for n in range(0, len(rows), _ROWS)]
+    mean = sum(rows[b].sum(axis=0, dtype=np.float64) for b in blocks) / len(rows)
+    centred = (rows[b].astype(np.float64) - mean for b in blocks)
     if kind == "standardize":
-        deviation = rows.std(axis=0)
-        rows /= np.where(deviation > 0, deviation, 1)
-    else:
-        values, vectors = np.linalg.eigh(rows.T @ rows)
-        vectors = vectors[:, np.argsort(-values)][:, :width]
-        vectors *= np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])] < 0, -1, 1)
-        rows = rows @ vectors
-        rows = np.pad(rows, ((0, 0), (0, width - rows.shape[1])))
-        length = np.linalg.norm(rows, axis=1, keepdims=True)
-        rows /= np.where(length > 0, length, 1)
-    return np.concatenate([np.zeros((1, rows.shape[1])), rows]).astype(np.float32)
+        deviation = np.sqrt(sum((x**2).sum(axis=0) for x in centred) / len(rows))
+        return Transform(kind, mean, np.where(deviation > 0, deviation, 1))
+    values, directions = np.linalg.eigh(sum(x.T @ x for x in centred))
+    directions = directions[:, np.argsort(-values)][:, :width]
+    largest = directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])]
+    directions = directions * np.where(largest < 0, -1, 1)
+    return Transform(kind, mean, np.pad(directions, ((0, 0), (0, width - directions.shape[1]))))
+
+
+def transform(table: Float[np.ndarray, "I E"], kind: str, width: int) -> Float[np.ndarray, "I _"]:
+    """`fit` on the rows of a table, and through it what training reads; row 0 stays zero."""
+    rows = fit(table[1:], kind, width)(table[1:])
+    return table if kind == "none" else np.concatenate([np.zeros((1, rows.shape[1]), rows.dtype), rows])
