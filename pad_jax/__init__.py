@@ -8,11 +8,22 @@ W = L + 1 and V window slots and events (inputs and the last target), N items (1
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import jax
 import psutil
 
 __version__ = "0.1.0"
+
+
+def load(workdir: str | Path) -> Any:
+    """The trained model of a workdir, a `pad_jax.serving.Recommender`: top-k lists, vectors, new items.
+
+    Raises `pad_jax.errors.UserError` where the workdir holds none.
+    """
+    from pad_jax import serving  # slow to import
+
+    return serving.load(workdir)
 
 
 def machine() -> str:

@@ -157,6 +157,18 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
+class RecommendConfig:
+    """The job `recommend`."""
+
+    k: int = 10  # items of a list
+    histories: str = ""  # JSON lines {"user", "history"}; empty: all users of the dataset
+    catalogue: str = ""  # file of items, some of which training never saw; columns as in `table`
+    vectors: str = ""  # own text vectors of that catalogue, .npy or safetensors; empty: they are encoded
+    output: str = ""  # .parquet or .jsonl; empty: <workdir>/recommendations.parquet
+    exclude_history: bool = True
+
+
+@dataclass(frozen=True)
 class StudyConfig:
     """What the jobs compare, backbones, ablate and analyse run."""
 
@@ -189,6 +201,7 @@ class Config:
     finetune: PhaseConfig = field(default_factory=PhaseConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    recommend: RecommendConfig = field(default_factory=RecommendConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
 
 

@@ -22,8 +22,9 @@ from pad_jax.evaluation.ranking import ranker
 from pad_jax.methods.base import Method, Phase
 from pad_jax.models.scorer import Scorer
 from pad_jax.report.console import say
+from pad_jax.serving import export
 from pad_jax.text import encode as text_encode
-from pad_jax.text.table import check_settings, read_table, transform
+from pad_jax.text.table import Transform, check_settings, fit, read_table
 from pad_jax.training import loop, parallel
 from pad_jax.training.checkpoint import Checkpoints
 from pad_jax.training.parameters import split, start
@@ -98,11 +99,19 @@ class Run:
         return table, manifest
 
     @cached_property
+    def transform(self) -> Transform:
+        """What text vectors go through before training reads them."""
+        assert self.text is not None
+        return fit(self.text[0][1:], self.config.text.transform, self.config.model.width)
+
+    @cached_property
     def data(self) -> DeviceData:
         config, text = self.config, None
         if self.method.reads_text:
             assert self.text is not None
-            text = transform(self.text[0], config.text.transform, config.model.width).astype(self.text[0].dtype)
+            table = self.text[0]
+            rows = self.transform(table[1:])
+            text = np.concatenate([np.zeros((1, rows.shape[1]), rows.dtype), rows]).astype(table.dtype)
             if config.model.text_tower == "residual" and text.shape[1] != config.model.width:
                 raise UserError(
                     f"config.model.text_tower=residual needs text of width {config.model.width}, not {text.shape[1]}: "
@@ -176,6 +185,23 @@ class Run:
         last = [p.name for p in self.method.phases if p.name in results["phases"]][-1]
         results |= {name: results["phases"][last][name] for name in metrics}
         self.workdir.write({f"{name}/{phase.name}": ranks[name] for name in ranks})
+
+    def export(self) -> None:
+        """What `pad_jax.load` reads, once the last phase is finished; nothing where it is there already.
+
+        Raises UserError before that.
+        """
+        phase, folder = self.method.phases[-1], self.workdir.path / "model"
+        if phase.name not in self.workdir.results["phases"]:
+            raise UserError(f"{self.workdir.path} holds no trained model; train it with: {self.command('all')}")
+        if jax.process_index() != 0 or folder.exists():
+            return
+        text: tuple[Transform, tuple[int, dict]] = Transform("none", np.zeros(0), np.zeros(0)), (0, {})
+        if self.method.reads_text:
+            assert self.text is not None
+            text = self.transform, (self.text[0].shape[1], self.text[1])
+        names = self.dataset.item_ids, self.dataset.titles
+        export(folder, self.config, phase.scorer(self.config), self.best(phase), self.data, names, *text)
 
     def evaluate(self) -> None:
         """Ranks again with the best checkpoint of every finished phase."""

@@ -14,6 +14,7 @@ from pad_jax.config import Config, check_choice
 from pad_jax.errors import UserError
 from pad_jax.methods import METHODS
 from pad_jax.pipeline import Run
+from pad_jax.recommend import recommend
 from pad_jax.studies import STUDIES
 from pad_jax.training import parallel
 
@@ -51,7 +52,8 @@ def run(config: Config, workdir: Path, command: Callable[[str], str] = "the job 
         "evaluate": Run.evaluate,
         "all": functools.partial(Run.train, phases=method.phases),
     }
-    check_choice("job", config.job, [*alone, *training, *STUDIES])
+    reading: dict[str, Callable[[Run], None]] = {"recommend": recommend}
+    check_choice("job", config.job, [*alone, *training, *reading, *STUDIES])
     if config.job in STUDIES:
         STUDIES[config.job](config, workdir, command(config.job))
         return {}
@@ -60,7 +62,12 @@ def run(config: Config, workdir: Path, command: Callable[[str], str] = "the job 
         alone[config.job](job)
         return {}
     with job.workdir.locked():
+        if config.job in reading:
+            reading[config.job](job)
+            return job.workdir.results
         training[config.job](job)
+        if method.phases[-1].name in job.workdir.results["phases"]:
+            job.export()
         job.workdir.show()
         parallel.wait("results")  # nobody reads them before they are written
     return job.workdir.results

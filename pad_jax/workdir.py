@@ -18,7 +18,13 @@ from pad_jax.report.console import say
 from pad_jax.report.results import FORMAT, read_ranks, read_results, write_atomically, write_ranks, write_results
 
 #: Fields that say where things are and not what is computed: a workdir may be continued with others.
-PLACES = ("job", "data.path", "text.table", "text.batch", "eval.batch", "study.seeds", "study.only")
+PLACES = ("job", "data.path", "table.events", "table.catalogue", "text.table", "text.batch", "eval.batch")
+_OTHER_JOBS = ("recommend.", "study.")
+
+
+def changes_results(name: str) -> bool:
+    """Whether runs that differ in the configuration's field `name` are runs of different things."""
+    return name not in PLACES and not name.startswith(_OTHER_JOBS)
 
 
 def run_name(config: Config) -> str:
@@ -63,7 +69,7 @@ class Workdir:
         found = read_config(self.path)
         theirs, dataset, text = dotted(found["config"]), found["dataset_sha256"], found["text_sha256"]
         ours = dotted(json.loads(json.dumps(self.identity["config"])))
-        names = [n for n in ours | theirs if n not in PLACES and ours.get(n) != theirs.get(n)]
+        names = [n for n in ours | theirs if changes_results(n) and ours.get(n) != theirs.get(n)]
         if names:
             differences = ", ".join(f"{n} ({theirs.get(n)!r} there, {ours.get(n)!r} here)" for n in names)
             raise UserError(f"{self.path} holds another configuration: {differences}; use a new --workdir")

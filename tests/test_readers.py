@@ -265,7 +265,7 @@ def test_a_dataset_is_prepared_whole_or_not_at_all(shop, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prepared.os, "replace", full)
+    monkeypatch.setattr("pad_jax.report.results.os.replace", full)
     with pytest.raises(UserError, match="cannot be written"):
         datasets.load(table_config(shop()))
     assert not list((prepared.ROOT / "shop").iterdir())

@@ -3,9 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from pad_jax.config import Config
 from pad_jax.data.dataset import Cuts, Dataset
 from pad_jax.errors import UserError
 from pad_jax.report.console import say
+from pad_jax.report.results import folder_atomically
 
 ROOT = Path("runs")
 #: Fields of `config.data` that do not change what is read.
@@ -57,27 +55,18 @@ def _key(config: Config, files: Iterable[Path]) -> str:
 
 def _write(dataset: Dataset, folder: Path) -> None:
     """The whole folder or none of it; whoever writes the same at the same time has the same to write."""
+    users = {"user": dataset.user_ids, "start": dataset.starts[:-1], **dataset.cuts._asdict()}
+    counts = {"users": dataset.users, "items": dataset.items, "events": len(dataset.events)}
+    manifest = {"dataset": dataset.name, "note": dataset.note, **counts, "fingerprint": dataset.fingerprint}
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".prepared-", dir=folder.parent))
+        with folder_atomically(folder) as partial:
+            pl.DataFrame({"item": dataset.item_ids, "text": dataset.titles}).write_parquet(partial / "items.parquet")
+            pl.DataFrame(users).write_parquet(partial / "users.parquet")
+            pl.DataFrame({"item_number": dataset.events}).write_parquet(partial / "events.parquet")
+            (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
     except OSError as error:
-        raise UserError(f"{folder.parent} cannot be written ({error.strerror})") from error
-    try:
-        pl.DataFrame({"item": dataset.item_ids, "text": dataset.titles}).write_parquet(partial / "items.parquet")
-        users = {"user": dataset.user_ids, "start": dataset.starts[:-1], **dataset.cuts._asdict()}
-        pl.DataFrame(users).write_parquet(partial / "users.parquet")
-        pl.DataFrame({"item_number": dataset.events}).write_parquet(partial / "events.parquet")
-        counts = {"users": dataset.users, "items": dataset.items, "events": len(dataset.events)}
-        manifest = {"dataset": dataset.name, "note": dataset.note, **counts, "fingerprint": dataset.fingerprint}
-        (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        if folder.exists():  # damaged, or made by another process meanwhile
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
-    except OSError as error:
-        if not (folder / "manifest.json").exists():
+        if not (folder / "manifest.json").exists():  # otherwise another process has made the same meanwhile
             raise UserError(f"{folder} cannot be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _read(name: str, folder: Path) -> Dataset:

@@ -10,7 +10,7 @@ from pad_jax.errors import UserError
 from pad_jax.evaluation.metrics import hit_ratio, ndcg
 from pad_jax.report.results import read_ranks, read_results
 from pad_jax.report.table import GROUPS
-from pad_jax.workdir import PLACES, read_config
+from pad_jax.workdir import changes_results, read_config
 
 METRICS = {"HR@10": hit_ratio, "nDCG@10": ndcg}
 
@@ -43,7 +43,7 @@ class RunGroup:
     def _identity(self, path: Path) -> dict[str, Any]:
         """What runs of one group share: everything but the seed and where things are."""
         identity = read_config(path)
-        config = {n: v for n, v in dotted(identity["config"]).items() if n not in (*PLACES, "seed")}
+        config = {n: v for n, v in dotted(identity["config"]).items() if changes_results(n) and n != "seed"}
         return identity | {"config": config, "phases": list(read_results(path)["phases"])}
 
     def per_user(self, metric: str) -> np.ndarray:

@@ -167,18 +167,36 @@ def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], 
 
 def _own(path: Path, rows: Any, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], dict[str, Any]]:
     """A table that says nothing of itself."""
+    rows = _own_rows(path, rows, dataset.items, dataset.name)
+    return np.concatenate([np.zeros((1, rows.shape[1]), rows.dtype), rows]), {"encoder": path.name, "own": True}
+
+
+def _own_rows(path: Path, rows: Any, items: int, name: str) -> Float[np.ndarray, "N E"]:
     shape, kind = np.shape(rows), getattr(rows, "dtype", None)
-    numbers = kind in (np.float16, np.float32, np.float64)
-    if len(shape) == 2 and shape[0] == dataset.items + 1 and not rows[0].any():
+    if len(shape) == 2 and shape[0] == items + 1 and not rows[0].any():
         rows = rows[1:]
-    if len(shape) != 2 or len(rows) != dataset.items or not shape[1] or not numbers:
+    numbers = kind in (np.float16, np.float32, np.float64)
+    if len(shape) != 2 or len(rows) != items or not shape[1] or not numbers:
         raise UserError(
-            f"{path}: own vectors must be [{dataset.items}, d] of float16, float32 or float64, a row for each item of "
-            f"{dataset.name} in its order, not {list(shape)} of {kind}; make a table with the job `encode`"
+            f"{path}: own vectors must be [{items}, d] of float16, float32 or float64, a row for each item of {name} "
+            f"in its order, not {list(shape)} of {kind}; make a table with the job `encode`"
         )
-    rows = rows.astype(np.float32) if kind == np.float64 else rows
     check_finite(path, rows, range(1, len(rows) + 1))
-    return np.concatenate([np.zeros((1, shape[1]), rows.dtype), rows]), {"encoder": path.name, "own": True}
+    return rows.astype(np.float32) if kind == np.float64 else rows
+
+
+def read_own(path: Path, items: int, name: str) -> Float[np.ndarray, "N E"]:
+    """Own vectors of a catalogue of `items`, from `.npy` or safetensors. Raises UserError as `read_table`."""
+    try:
+        if path.suffix == ".npy":
+            return _own_rows(path, np.load(path, allow_pickle=False), items, name)
+        with safe_open(path, "numpy") as file:
+            names = list(file.keys())
+            if len(names) != 1:
+                raise UserError(f"{path} holds {len(names)} tensors; own vectors are one")
+            return _own_rows(path, file.get_tensor(names[0]), items, name)
+    except (SafetensorError, OSError, EOFError, ValueError) as error:
+        raise UserError(f"{path} is no safetensors or .npy file ({error})") from error
 
 
 def check_settings(path: Path, manifest: Mapping[str, Any], config: TextConfig) -> None:
