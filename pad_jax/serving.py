@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Float, Int, Int32
+from jaxtyping import Array, Bool, Float, Int, Int32
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save, save_file
 
@@ -77,12 +77,12 @@ class Recommender:
             for row, history in enumerate(known[r] for r in rows):
                 distinct = np.unique(history) if exclude_history else history[:0]
                 met[row, : len(distinct)] = distinct
-            found = _top(encoded.users, self._gated, met, k, len(self.scorer.experts))
+            found = _top(encoded.users, self._gated, self._says, met, k)
             parts.append([np.asarray(x)[: len(rows)] for x in found])
         items, scores, experts = (np.concatenate(x) for x in zip(*parts, strict=True)) if parts else _NOTHING
         items = np.where(np.isfinite(scores), items, 0)
-        names = np.array(["", *self.item_ids], object), np.array(["", *self.titles], object)
-        return Recommendations(names[0][items], names[1][items], scores, np.array(self.scorer.experts, object)[experts])
+        ids, titles = self._names
+        return Recommendations(ids[items], titles[items], scores, np.array(self.scorer.experts, object)[experts])
 
     def item_vectors(self) -> Float[np.ndarray, "N F"]:
         """One vector per item, in the order of `item_ids`: its inner product with a user's vector is the score."""
@@ -141,8 +141,8 @@ class Recommender:
         """Vectors and gates of items without ID rows."""
         scorer, count = self.scorer, len(text)
         tables = {e: jnp.zeros((count, TABLES[e] * scorer.model.width)) for e in scorer.experts if e in TABLES}
-        nothing = np.zeros((0, 0), np.int32)
-        data = DeviceData(nothing, nothing, nothing[0], nothing[0], jnp.asarray(text))
+        rows, numbers = np.zeros((0, 0), np.int32), np.zeros(0, np.int32)
+        data = DeviceData(rows, rows, numbers, numbers, jnp.asarray(text))
         params = {**self.params, "tables": tables}
         items = scorer.item_vectors(params, jnp.arange(count), data)
         gates = np.array(scorer.gates(params, items, jnp.full(count, scorer.buckets)))
@@ -157,8 +157,18 @@ class Recommender:
         )
 
     @cached_property
+    def _says(self) -> Bool[Array, "I K"]:
+        """Which experts say anything of an item."""
+        return jnp.asarray(self.gates > 0)
+
+    @cached_property
     def _on_device(self) -> dict[str, Float[Array, "I D"]]:
         return jax.tree.map(jnp.asarray, self.vectors)
+
+    @cached_property
+    def _names(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and titles by item number; "" for 0."""
+        return np.array(["", *self.item_ids], object), np.array(["", *self.titles], object)
 
     @cached_property
     def _number(self) -> dict[str, int]:
@@ -211,17 +221,22 @@ def _users(
     return layout.last(scorer.users(params, {e: x[ids] for e, x in vectors.items()}, layout))
 
 
-@jax.jit(static_argnames=("k", "experts"))
-def _top(users: Float[Array, "B F"], items: Float[Array, "I F"], met: Int[Array, "B H"], k: int, experts: int):
-    """Item numbers [B, k], scores, and the expert with the largest part of each; `met` and item 0 are no candidates."""
+@jax.jit(static_argnames="k")
+def _top(
+    users: Float[Array, "B F"], items: Float[Array, "I F"], says: Bool[Array, "I K"], met: Int[Array, "B H"], k: int
+):
+    """Item numbers [B, k], scores, and the expert with the largest part of each, of those that say anything of it.
+
+    `met` and item 0 are no candidates.
+    """
 
     def some(part):
         users, met = part
         scores = users @ items.T
         scores = scores.at[jnp.arange(len(met))[:, None], met].set(-jnp.inf).at[:, 0].set(-jnp.inf)
         best, found = jax.lax.top_k(scores, k)
-        parts = users[:, None] * items[found]
-        return found, best, parts.reshape(*found.shape, experts, -1).sum(axis=-1).argmax(axis=-1)
+        parts = (users[:, None] * items[found]).reshape(*found.shape, says.shape[1], -1).sum(axis=-1)
+        return found, best, jnp.where(says[found], parts, -jnp.inf).argmax(axis=-1)
 
     rows = min(rows_that_fit(len(items)), rows_that_fit(k * users.shape[1]))
     return map_blocks(some, (users, met), rows)

@@ -21,6 +21,7 @@ from pad_jax.pipeline import Run
 from pad_jax.report.results import read_ranks
 from pad_jax.run import METHODS, run
 from pad_jax.text.table import write_table
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.xdist_group("serving")  # its tests share trainings
 EPOCHS = {"pretrain.epochs": 1, "align.epochs": 1, "finetune.epochs": 1}
@@ -151,8 +152,8 @@ def test_new_items_are_scored_without_ids(train, dataset, text, method, gate):
     phase = job.method.phases[-1]
     params, scorer = job.best(phase), phase.scorer(config)
     tables = {e: jnp.zeros((3, TABLES[e] * 16)) for e in scorer.experts if e in TABLES}
-    empty = np.zeros((0, 0), np.int32)
-    data = DeviceData(empty, empty, empty[0], empty[0], jnp.asarray(job.transform(new)))
+    none, numbers = np.zeros((0, 0), np.int32), np.zeros(0, np.int32)
+    data = DeviceData(none, none, numbers, numbers, jnp.asarray(job.transform(new)))
     items = scorer.item_vectors({**params, "tables": tables}, jnp.arange(3), data)
     gates = np.array(scorer.gates(params, items, jnp.full(3, config.data.buckets)))
     vectors = {e: np.asarray(x) for e, x in vectors_of(items).items()}
@@ -198,7 +199,8 @@ def test_loading_needs_neither_data_nor_torch(trained, monkeypatch, tmp_path):
         "import sys, pad_jax; model = pad_jax.load(sys.argv[1]); print(model.recommend([['i1', 'i2']], k=3).items[0]); "
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(trained[1])], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, str(trained[1])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("'i") == 3
 
