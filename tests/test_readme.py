@@ -51,6 +51,30 @@ def test_an_own_method(small, tmp_path, monkeypatch, capsys):
     assert Path("runs/demo/duet-sasrec-ce-best-s0/results.json").exists()
 
 
+def test_own_data_to_lists(small, tmp_path, capsys):
+    """The config file and the notebook lines of the README, on a shop of 12 users."""
+    import numpy as np
+
+    (tmp_path / "shop").mkdir()
+    events = "".join(f"u{u},item-{(u + 3 * n) % 9},{n}\n" for u in range(12) for n in range(6))
+    (tmp_path / "shop" / "events.csv").write_text("user,item,time\n" + events)
+    items = "".join(f"item-{n},Thing {n},B{n % 2}\n" for n in range(20))
+    (tmp_path / "shop" / "items.csv").write_text("item,title,brand\n" + items)
+    vectors = np.random.default_rng(0).normal(size=(21, 16)).astype(np.float32)
+    np.save(tmp_path / "own.npy", vectors[:20])
+    (tmp_path / "shop.py").write_text(example("shop"))
+    own = [f"--config.text.table={tmp_path}/own.npy"]
+    for job in ("", ":recommend"):
+        assert main(["main.py", f"--config={tmp_path}/shop.py{job}", *small, *own]) == 0, capsys.readouterr().err
+    assert Path("runs/shop/pad-sasrec-ce-best-s0/recommendations.parquet").exists()
+    lines = re.search(r"```python\n(import pad_jax\n.*?)```", README, re.DOTALL).group(1)
+    space = {"vectors": vectors[20:]}
+    exec(compile(lines, "README.md", "exec"), space)
+    assert space["found"].items.shape == (2, 10)
+    assert Path("items.safetensors").exists()
+    assert space["more"].item_ids[-1] == "item-new"
+
+
 def test_the_test_command_is_the_one_of_ci():
     command = re.search(r"\.venv/bin/python (-m pytest[^\n`]*)", README).group(1)
     assert command in (ROOT / ".ci" / "run").read_text()
