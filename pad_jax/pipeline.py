@@ -194,7 +194,9 @@ class Run:
         phase, folder = self.method.phases[-1], self.workdir.path / "model"
         if phase.name not in self.workdir.results["phases"]:
             raise UserError(f"{self.workdir.path} holds no trained model; train it with: {self.command('all')}")
-        if jax.process_index() != 0 or folder.exists():
+        there = folder.exists()
+        parallel.wait("model")  # all processes have looked before one writes
+        if there:
             return
         text: tuple[Transform, tuple[int, dict]] = Transform("none", np.zeros(0), np.zeros(0)), (0, {})
         if self.method.reads_text:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -16,7 +17,7 @@ from pad_jax.pipeline import Run
 from pad_jax.report.console import Task, progress, say
 from pad_jax.serving import Recommender, load
 from pad_jax.text import encode as text_encode
-from pad_jax.text.table import read_own
+from pad_jax.text.table import check_settings, read_own
 
 SCHEMA = {
     "user": pl.String,
@@ -33,6 +34,8 @@ History = tuple[str, list[str]]
 def recommend(run: Run) -> None:
     """Writes the lists of every user: `.parquet` with a row for each item, `.jsonl` with a line for each user."""
     config = run.config.recommend
+    if jax.process_count() > 1:
+        raise UserError("the job recommend is work for one process: leave --processes out")
     path = Path(config.output) if config.output else run.workdir.path / "recommendations.parquet"
     if path.suffix not in (".parquet", ".jsonl"):
         raise UserError(f"config.recommend.output={path} must end in .parquet or .jsonl")
@@ -154,6 +157,7 @@ def with_new_items(model: Recommender, run: Run) -> Recommender:
             "with --config.recommend.vectors"
         )
     else:
+        check_settings(run.table_path, model.manifest, config.text)
         vectors, _ = text_encode.encode(texts, config.text)
         vectors = vectors.astype(config.text.keep_in)
     return model.with_items(new["item"].to_list(), texts, vectors)

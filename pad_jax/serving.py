@@ -263,6 +263,8 @@ def export(
         return map_blocks(some, jnp.arange(data.bucket.shape[0]), _ROWS)
 
     vectors, gates = catalogue(params, data)
+    if jax.process_index() != 0:
+        return
     kept = {name: params[name] for name in ("encoders", "towers", "gate") if name in params}
     tensors = flatten_dict({"params": kept, "vectors": vectors}, sep="/") | {"gates": gates}
     tensors |= {"transform/mean": transform.mean, "transform/matrix": transform.matrix}

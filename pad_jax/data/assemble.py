@@ -81,8 +81,8 @@ def split_by_time(
     """Training sees events before t_valid alone; a user's targets are the first events from each cut on.
 
     The validation target lies before t_test. Returns which of the `ordered` events are kept, the latest `data.keep` - 2
-    of each user before t_valid and all from there to the test target, and where the split is, before anything is left
-    out. Raises UserError without times, or for cuts that are none.
+    of each user before t_valid and all from there on, and where the split is, before anything is left out. Raises
+    UserError without times, or for cuts that are none.
     """
     if events.cut is None or "time" not in ordered.columns:
         raise UserError(f"config.data.time={config.data.time} needs the times of events, and {config.dataset} has none")
@@ -91,11 +91,9 @@ def split_by_time(
         raise UserError(f"config.data.time={config.data.time} must be (t_valid, t_test), the earlier first")
     time, begins, ends = ordered["time"].to_numpy(), starts[:-1], starts[1:]
     train_end, tested = (begins + _sum(time < cut, starts) for cut in (t_valid, t_test))
-    test = np.where(tested < ends, tested, -1)
-    place, lengths = np.arange(len(time)), np.diff(starts)
-    first = np.repeat(train_end - max(config.data.keep - 2, 1), lengths)
-    last = np.repeat(np.where(test < 0, ends - 1, test), lengths)
-    return (place >= first) & (place <= last), Cuts(train_end, np.where(train_end < tested, train_end, -1), test)
+    first = np.repeat(train_end - max(config.data.keep - 2, 1), np.diff(starts))
+    valid, test = np.where(train_end < tested, train_end, -1), np.where(tested < ends, tested, -1)
+    return np.arange(len(time)) >= first, Cuts(train_end, valid, test)
 
 
 def _sum(values: Shaped[np.ndarray, " M"], starts: Int64[np.ndarray, " _"]) -> Int64[np.ndarray, " U"]:
