@@ -55,7 +55,7 @@ class TextConfig:
     prompt: str = ""  # put before every title
     max_length: int = 512  # tokens of a title; longer ones are cut. [C] LLM2Vec
     batch: int = 128  # titles encoded at once
-    keep_in: str = "float32"  # of the table, on disk and on the device: float32 | float16
+    keep_in: str = "float32"  # the table, on disk and on the device: float32 | float16
     transform: str = "none"  # none | standardize | principal: applied to the table before training, see text/table.py
 
 
@@ -378,8 +378,11 @@ def _validate(config: Config) -> None:
             "config.optimizer.tables=lazy updates the rows that a batch looks up, and config.loss=ce looks up all: "
             "set --config.loss=sampled_softmax or bce, or leave the tables dense"
         )
-    if len(config.data.time) not in (0, 2):
+    plain = all(isinstance(cut, str | int | float) for cut in config.data.time)
+    if len(config.data.time) not in (0, 2) or not plain:
         raise UserError(f"config.data.time must be (t_valid, t_test) or empty, not {config.data.time}")
+    if not all(isinstance(adapter, str) for adapter in config.text.adapters):
+        raise UserError(f"config.text.adapters must be names of adapters, not {config.text.adapters}")
     seeds = config.study.seeds
     if not all(isinstance(seed, int) for seed in seeds) or len(set(seeds)) < len(seeds):
         raise UserError(f"config.study.seeds must be different whole numbers, not {seeds}")

@@ -22,9 +22,9 @@ from pad_jax.evaluation.ranking import ranker
 from pad_jax.methods.base import Method, Phase
 from pad_jax.models.scorer import Scorer
 from pad_jax.report.console import say
-from pad_jax.serving import export
+from pad_jax.serving import export, is_of
 from pad_jax.text import encode as text_encode
-from pad_jax.text.table import Transform, check_settings, fit, read_table
+from pad_jax.text.table import Transform, check_finite, check_replaceable, check_settings, fit, read_table
 from pad_jax.training import loop, parallel
 from pad_jax.training.checkpoint import Checkpoints
 from pad_jax.training.parameters import split, start
@@ -68,6 +68,7 @@ class Run:
     def encode(self, again: bool = False) -> None:
         """Makes the text table, when it is missing or `again`; while another run makes it, this one waits."""
         path = self.table_path
+        check_replaceable(path)
         if jax.process_index() == 0 and (again or not path.exists()):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +97,10 @@ class Run:
         table, manifest = read_table(self.table_path, self.dataset)
         if not self.config.text.table:
             check_settings(self.table_path, manifest, self.config.text)
+        if self.config.text.keep_in == "float16" and table.dtype != np.float16:
+            with np.errstate(over="ignore"):
+                table = table.astype(np.float16)
+            check_finite(self.table_path, table[1:], range(1, len(table)))
         return table, manifest
 
     @cached_property
@@ -187,23 +192,24 @@ class Run:
         self.workdir.write({f"{name}/{phase.name}": ranks[name] for name in ranks})
 
     def export(self) -> None:
-        """What `pad_jax.load` reads, once the last phase is finished; nothing where it is there already.
+        """What `pad_jax.load` reads, once the last phase is finished, unless it is there already.
 
         Raises UserError before that.
         """
         phase, folder = self.method.phases[-1], self.workdir.path / "model"
         if phase.name not in self.workdir.results["phases"]:
             raise UserError(f"{self.workdir.path} holds no trained model; train it with: {self.command('all')}")
-        there = folder.exists()
+        identity = self.workdir.identity | {"best_epoch": self.workdir.results["phases"][phase.name]["best_epoch"]}
+        same = is_of(folder, identity)
         parallel.wait("model")  # all processes have looked before one writes
-        if there:
+        if same:
             return
         text: tuple[Transform, tuple[int, dict]] = Transform("none", np.zeros(0), np.zeros(0)), (0, {})
         if self.method.reads_text:
             assert self.text is not None
             text = self.transform, (self.text[0].shape[1], self.text[1])
         names = self.dataset.item_ids, self.dataset.titles
-        export(folder, self.config, phase.scorer(self.config), self.best(phase), self.data, names, *text)
+        export(folder, self.config, phase.scorer(self.config), self.best(phase), self.data, names, *text, identity)
 
     def evaluate(self) -> None:
         """Ranks again with the best checkpoint of every finished phase."""

@@ -11,6 +11,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from pad_jax.data.dataset import Dataset
+from pad_jax.data.files import first_line
 from pad_jax.data.table import read_catalogue
 from pad_jax.errors import UserError
 from pad_jax.pipeline import Run
@@ -43,6 +44,8 @@ def recommend(run: Run) -> None:
     model = load(run.workdir.path)
     if config.catalogue:
         model = with_new_items(model, run)
+    if not config.histories:
+        say(f"histories are of the dataset: the latest {run.config.data.keep} events of each user (config.data.keep)")
     histories = read_histories(Path(config.histories)) if config.histories else of_dataset(run.dataset)
     known = set(model.item_ids)
     users = [(user, [item for item in items if item in known]) for user, items in histories]
@@ -68,8 +71,8 @@ def recommend(run: Run) -> None:
             else:
                 write_json_lines(partial, frames)
         os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); set --config.recommend.output") from error
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{path} cannot be written ({first_line(error)}); set --config.recommend.output") from error
     finally:
         partial.unlink(missing_ok=True)
     say(f"lists of {len(users):,} users, {config.k} items each: {path}")
@@ -105,7 +108,7 @@ def write_json_lines(path: Path, frames: Iterator[pl.DataFrame]) -> None:
 
 
 def of_dataset(dataset: Dataset) -> list[History]:
-    """Every user's whole history."""
+    """Every user's history as the dataset has it: without `data.time` the latest `data.keep` events."""
     ids = dataset.item_ids
     parts = np.split(dataset.events, dataset.starts[1:-1])
     return [(user, [ids[i - 1] for i in part]) for user, part in zip(dataset.user_ids, parts, strict=True)]
@@ -159,5 +162,4 @@ def with_new_items(model: Recommender, run: Run) -> Recommender:
     else:
         check_settings(run.table_path, model.manifest, config.text)
         vectors, _ = text_encode.encode(texts, config.text)
-        vectors = vectors.astype(config.text.keep_in)
     return model.with_items(new["item"].to_list(), texts, vectors)

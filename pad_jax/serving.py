@@ -5,6 +5,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +24,8 @@ from safetensors.numpy import save, save_file
 from pad_jax.blocks import map_blocks, rows_that_fit
 from pad_jax.config import Config, GateConfig, ModelConfig
 from pad_jax.data.batches import DeviceData
+from pad_jax.data.files import first_line
+from pad_jax.data.tables import BROKEN
 from pad_jax.errors import UserError
 from pad_jax.models.layout import lay_out, pack
 from pad_jax.models.scorer import TABLES, Params, Scorer, vectors_of
@@ -31,7 +34,8 @@ from pad_jax.text.table import Transform
 
 FORMAT = "pad_jax model 1"
 _ROWS = 1 << 15  # items whose towers are evaluated at once
-_USERS = (1, 16, 256)  # histories of one call of the device: three sizes, each compiled once
+_USERS = (1, 16, 256)  # histories of one call of the device
+_MET = 32  # items of a history that there is always room for: few shapes, each compiled once
 
 
 class Recommendations(NamedTuple):
@@ -70,7 +74,7 @@ class Recommender:
             raise UserError(f"k must be from 1 to the number of items, {len(self.item_ids):,}, not {k}")
         known = self._numbers(histories)
         longest = max((len(np.unique(h)) for h in known), default=1) if exclude_history else 1
-        width = 1 << (longest - 1).bit_length()
+        width = max(1 << (longest - 1).bit_length(), _MET)
         parts = []
         for rows, encoded in self._batches(known):
             met = np.zeros((encoded.batch, width), np.int32)
@@ -112,9 +116,9 @@ class Recommender:
         experts = self.scorer.experts
         if experts == ("id",):
             raise UserError("a model of item IDs alone cannot score items that training never saw")
-        twice = set(item_ids) & set(self.item_ids) or [i for n, i in enumerate(item_ids) if i in item_ids[:n]][:1]
+        twice = [item for item, count in Counter(item_ids).items() if count > 1 or item in self._number]
         if twice:
-            raise UserError(f"item {min(twice)!r} is in the model already, or twice among the new ones")
+            raise UserError(f"item {twice[0]!r} is in the model already, or twice among the new ones")
         width = len(self.transform.mean) or self._text_width
         if vectors.shape != (len(item_ids), width) or len(titles) != len(item_ids):
             raise UserError(
@@ -251,8 +255,12 @@ def export(
     items: tuple[Sequence[str], Sequence[str]],
     transform: Transform,
     text: tuple[int, dict[str, Any]],
+    identity: Any,
 ) -> None:
-    """Writes what `load` reads; `items` are ids and titles, `text` the width of the text table and its manifest."""
+    """Writes what `load` reads; `items` are ids and titles, `text` the width of the text table and its manifest.
+
+    `identity` is what `is_of` compares.
+    """
 
     @jax.jit
     def catalogue(params: Params, data: DeviceData):
@@ -276,10 +284,24 @@ def export(
         "manifest": text[1],
         "config": dataclasses.asdict(config) | {"text_width": text[0]},
     }
-    with folder_atomically(folder) as partial:
-        arrays = {name: np.asarray(x, order="C") for name, x in tensors.items()}
-        save_file(arrays, partial / "model.safetensors", {"format": FORMAT, "about": json.dumps(about)})
-        pl.DataFrame({"item": list(items[0]), "text": list(items[1])}).write_parquet(partial / "items.parquet")
+    header = {"format": FORMAT, "about": json.dumps(about), "identity": json.dumps(identity, sort_keys=True)}
+    arrays = {name: np.asarray(x, order="C") for name, x in tensors.items()}
+    try:
+        with folder_atomically(folder) as partial:
+            save_file(arrays, partial / "model.safetensors", header)
+            pl.DataFrame({"item": list(items[0]), "text": list(items[1])}).write_parquet(partial / "items.parquet")
+    except (OSError, SafetensorError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{folder} cannot be written ({first_line(error)}); use another --workdir") from error
+
+
+def is_of(folder: Path, identity: Any) -> bool:
+    """Whether `folder` is what `export` writes for this identity."""
+    try:
+        with safe_open(folder / "model.safetensors", "numpy") as file:
+            header = file.metadata() or {}
+    except (OSError, SafetensorError):
+        return False
+    return header.get("format") == FORMAT and header.get("identity") == json.dumps(identity, sort_keys=True)
 
 
 def load(workdir: str | Path) -> Recommender:
@@ -313,8 +335,8 @@ def load(workdir: str | Path) -> Recommender:
             about["manifest"],
             about["config"],
         )
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{folder} is damaged ({error}); remove it and run the job `evaluate`") from error
+    except (SafetensorError, KeyError, TypeError, *BROKEN) as error:
+        raise UserError(f"{folder} is damaged ({first_line(error)}); remove it and run the job `evaluate`") from error
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

@@ -18,13 +18,14 @@ from pad_jax.report.console import say
 from pad_jax.report.results import FORMAT, read_ranks, read_results, write_atomically, write_ranks, write_results
 
 #: Fields that say where things are and not what is computed: a workdir may be continued with others.
-PLACES = ("job", "data.path", "table.events", "table.catalogue", "text.table", "text.batch", "eval.batch")
+PLACES = ("job", "data.path", "text.table", "text.batch", "eval.batch")
 _OTHER_JOBS = ("recommend.", "study.")
+_IN_THE_DATA = "table."  # whatever it changes, the dataset's own identity says
 
 
 def changes_results(name: str) -> bool:
     """Whether runs that differ in the configuration's field `name` are runs of different things."""
-    return name not in PLACES and not name.startswith(_OTHER_JOBS)
+    return name not in PLACES and not name.startswith((*_OTHER_JOBS, _IN_THE_DATA))
 
 
 def run_name(config: Config) -> str:

@@ -72,8 +72,10 @@ def mind_by_hand(
     rows.sort(key=lambda row: row[0])
     events: dict[str, list[str]] = {}
     for time, user, history, shown in rows:
+        if time >= before:
+            break
         events.setdefault(user, history[:])
-        events[user] += [item[:-2] for item in shown if item.endswith("-1") and time < before]
+        events[user] += [item[:-2] for item in shown if item.endswith("-1")]
     return list(news), {u: [i for i in items if i in news] for u, items in events.items()}
 
 

@@ -6,7 +6,7 @@ import html
 import json
 import re
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, time, timedelta
 
 import numpy as np
 import polars as pl
@@ -72,14 +72,15 @@ def test_raw_mind_is_what_plain_python_reads(tmp_path, zipped, capsys):
 
 
 def test_mind_split_by_time(tmp_path):
-    """Histories have no times and lie before everything."""
+    """Histories have no times and lie before their impression; of users first seen after the cut they are left out."""
     mind(tmp_path)
-    cut = "2019-11-12T12:00"
+    cut = "2019-11-10T12:00"
     data = datasets.load(mind_config(tmp_path, time=(cut, "2019-11-14")))
     _, before = mind_by_hand(tmp_path, before=datetime.fromisoformat(cut))
     trained = np.split(data.events, np.stack([data.starts[:-1], data.cuts.train_end], axis=1).reshape(-1))[1::2]
     for user, items in zip(data.user_ids, trained, strict=True):
-        assert [data.item_ids[i - 1] for i in items] == before[user][-21:]
+        assert [data.item_ids[i - 1] for i in items] == before.get(user, [])[-21:]
+    assert set(data.user_ids) - set(before)
 
 
 def test_prepared_tables_of_mind(tmp_path):
@@ -163,6 +164,15 @@ def test_without_a_time_column_events_stand_in_file_order(shop):
     assert sequences(data)["u1"] == ["i1", "i2", "i3", "i4", "i5", "i6"]
     with pytest.raises(UserError, match="needs the times of events"):
         datasets.load(table_config(shop(), time="", data={"time": (1, 2)}))
+
+
+@pytest.mark.parametrize("cuts", [(None, 1), ((1, 2), 3), (1,), (1, 2, 3), (10**400, 1)])
+def test_cuts_that_are_none(tmp_path, monkeypatch, capsys, cuts):
+    from pad_jax.run import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["main.py", "--config=configs/table.py:prepare", f"--config.data.time={cuts}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_split_by_time(tmp_path):
@@ -261,14 +271,53 @@ def test_prepared_data_are_read_again_and_never_stale(shop, capsys, monkeypatch)
     assert datasets.load(config).fingerprint == first.fingerprint
 
 
-def test_a_dataset_is_prepared_whole_or_not_at_all(shop, monkeypatch):
+def test_a_dataset_is_prepared_whole_or_not_at_all(shop, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pad_jax.report.results.os.replace", full)
-    with pytest.raises(UserError, match="cannot be written"):
-        datasets.load(table_config(shop()))
+    assert datasets.load(table_config(shop())).users == 4
+    assert "will be read again next time" in capsys.readouterr().out
     assert not list((prepared.ROOT / "shop").iterdir())
+
+
+def test_parts_that_are_the_same_are_refused(tmp_path):
+    """An archive beside its own folder."""
+    mind(tmp_path, parts=("train",), zipped=True)
+    mind(tmp_path, parts=("train",))
+    with pytest.raises(UserError, match=r"MINDsmall_train.zip and .*train.*hold the same impressions"):
+        datasets.load(mind_config(tmp_path))
+
+
+@pytest.mark.parametrize("column", ["user", "item", "time", "stars", "title"])
+@pytest.mark.parametrize("values", [[[1]], [b"a"], [True], [{"a": 1}], [timedelta(1)], [time(1)]])
+def test_parquet_columns_of_other_kinds(shop, column, values):
+    folder = shop()
+    columns = {"user": ["u"], "item": ["i"], "time": [1], "stars": [5.0], "title": ["T"]}
+    pl.DataFrame(columns | {column: values}, strict=False).write_parquet(folder / "e.parquet")
+    config = table_config(folder, events=str(folder / "e.parquet"), rating="stars")
+    if column == "title":
+        config = table_config(folder, catalogue=str(folder / "e.parquet"))
+    with pytest.raises(UserError, match=f"column '{column}' holds"):
+        datasets.load(config)
+
+
+def test_one_odd_time_costs_one_row(shop, capsys):
+    data = datasets.load(table_config(shop(EVENTS.replace("time\n", "time\nu0,i1,unknown\n"))))
+    assert len(data.events) == 24
+    assert "1 rows skipped" in capsys.readouterr().out
+    dates = re.sub(r",(\d+)\n", lambda m: f",2024-01-01T00:{int(m[1]) // 60:02d}:{int(m[1]) % 60:02d}\n", EVENTS)
+    assert len(datasets.load(table_config(shop(dates.replace("time\n", "time\nu0,i1,7\n")))).events) == 24
+
+
+@pytest.mark.parametrize("line", [0, 1])
+def test_a_byte_that_no_text_has(tmp_path, line):
+    lines = ["N1\tOne\n", "N2\tTwo\n"]
+    lines[line] = lines[line].replace("\t", "\tT\x01")
+    (tmp_path / "users.tsv").write_text("U\tN1 N2 N1 N2 N1\n")
+    (tmp_path / "items.tsv").write_text("".join(lines))
+    with pytest.raises(UserError, match=r"items\.tsv cannot be read: a line holds the byte 1"):
+        datasets.load(mind_config(tmp_path))
 
 
 def readable(load):

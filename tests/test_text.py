@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -229,6 +230,71 @@ def test_what_others_left_is_not_gone_on_with(encoder, dataset, tmp_path, monkey
         encode_table(path, data, config)
         assert path.read_bytes() == expected
         assert not mark.exists()
+
+
+def test_a_mark_says_nothing_of_what_another_run_has_begun(encoder, dataset, tmp_path, monkeypatch):
+    """Killed after a mark, begun anew with other settings and killed before its own, and the first again."""
+    data = replace(dataset, titles=[f"tea {n}" for n in range(30)])
+    first, second = TextConfig(encoder=encoder, batch=4), TextConfig(encoder=encoder, batch=5)
+    encode_table(tmp_path / "whole.safetensors", data, first)
+    path = tmp_path / "t.safetensors"
+    vectors = encoding.vectors
+    for config, every in ((first, 0.0), (second, 1000.0)):
+
+        def killed(*args, **kwargs):
+            for number, batch in enumerate(vectors(*args, **kwargs)):
+                if number == 3:
+                    raise Killed
+                yield batch
+
+        monkeypatch.setattr(TableWriter, "EVERY", every)
+        monkeypatch.setattr(encoding, "vectors", killed)
+        with pytest.raises(Killed):
+            encode_table(path, data, config)
+    monkeypatch.setattr(encoding, "vectors", vectors)
+    encode_table(path, data, first)
+    assert path.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+def test_own_vectors_are_never_overwritten(dataset, tmp_path, monkeypatch, capsys):
+    from pad_jax.data import READERS
+    from pad_jax.run import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(READERS, "demo", lambda _: dataset)
+    np.save("own.npy", np.ones((30, 4), np.float32))
+    save_file({"mine": np.ones((30, 4), np.float32)}, "own.safetensors")
+    for name in ("own.npy", "own.safetensors"):
+        before = (tmp_path / name).read_bytes()
+        assert main(["main.py", f"--config={ROOT}/configs/demo.py:encode", f"--config.text.table={name}"]) == 2
+        assert "is no table that the job `encode` has made" in capsys.readouterr().err
+        assert (tmp_path / name).read_bytes() == before
+
+
+def test_encoders_that_are_broken_are_one_line(encoder, tmp_path):
+    import safetensors.torch
+
+    def broken(name):
+        shutil.copytree(encoder, tmp_path / name)
+        return tmp_path / name
+
+    weights = safetensors.torch.load_file(f"{encoder}/model.safetensors")
+    cut = broken("cut") / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-100])
+    fewer = {k: v for k, v in weights.items() if "layer.0" not in k}
+    safetensors.torch.save_file(fewer, broken("fewer") / "model.safetensors", {"format": "pt"})
+    wider = {k: torch.cat([v, v]) if "word_embeddings" in k else v for k, v in weights.items()}
+    safetensors.torch.save_file(wider, broken("wider") / "model.safetensors", {"format": "pt"})
+    (broken("config") / "config.json").write_text("[]")
+    foreign = broken("foreign")
+    (foreign / "code.py").write_text("raise SystemExit('foreign code has run')")
+    settings = json.loads((foreign / "config.json").read_text()) | {"model_type": "other"}
+    settings["auto_map"] = {"AutoConfig": "code.Config", "AutoModel": "code.Model"}
+    (foreign / "config.json").write_text(json.dumps(settings))
+    for name in ("cut", "fewer", "wider", "config", "foreign"):
+        with pytest.raises(UserError, match="is no encoder that can be loaded") as error:
+            encode(["tea"], TextConfig(encoder=str(tmp_path / name)))
+        assert "\n" not in str(error.value)
 
 
 def test_a_vector_that_is_no_number_names_its_item(encoder, dataset, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import contextlib
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,7 @@ _NEWS = ("item", "category", "subcategory", "text", "abstract", "url", "title_en
 _BEHAVIORS = ("impression", "user", "time", "history", "shown")
 _TIME = "%m/%d/%Y %I:%M:%S %p"
 _LARGEST = 1 << 35  # bytes that one file of an archive may unpack to
-_EARLIEST = -(2**62)  # the time of what a history names: before all impressions
+_EARLIEST = -(2**62)  # the time of what a history names
 
 
 def load(config: Config) -> Dataset:
@@ -48,6 +49,9 @@ def load(config: Config) -> Dataset:
         )
     if not raw:
         return prepared(config, (users[0], items[0]), lambda: read_prepared(config, users[0], items[0]))
+    absent = next((p.parent for p in raw if p.suffix != ".zip" and not (p.parent / NEWS).is_file()), None)
+    if absent is not None:
+        raise UserError(f"{absent / NEWS} is missing; put it beside {BEHAVIORS}")
     files = [p for path in raw for p in ((path,) if path.suffix == ".zip" else (path, path.parent / NEWS))]
     return prepared(config, files, lambda: read_raw(config, raw))
 
@@ -63,14 +67,18 @@ def read_prepared(config: Config, users: Path, items: Path) -> Dataset:
 def read_raw(config: Config, parts: list[Path]) -> Dataset:
     """A user's events: the history of the first impression, then the clicked news of all impressions in time order.
 
-    Histories have no times; for `data.time` they lie before everything.
+    Histories have no times, but lie before their impression. With `data.time` the history of a user who is first seen
+    at t_valid or later may hold events from there on: it is left out, and one line says of how many.
+
+    Raises UserError where two parts hold the same impressions.
     """
     impressions, histories, catalogues = [], [], []
+    known: dict[int, Path] = {}
     for part in parts:
         with _unpacked(part) as (behaviors, news):
-            catalogues.append(
-                collect(news, read_lines(news, "\t", _NEWS).select(LINE, "item", "text"), ("item", "text"))
-            )
+            shown = part / BEHAVIORS if part.suffix == ".zip" else behaviors  # as messages call it
+            items = read_lines(news, "\t", _NEWS).select(LINE, "item", "text")
+            catalogues.append(collect(shown.with_name(NEWS), items, ("item", "text")))
             lines = read_lines(behaviors, "\t", _BEHAVIORS).select(
                 LINE,
                 "user",
@@ -78,17 +86,26 @@ def read_raw(config: Config, parts: list[Path]) -> Dataset:
                 time=pl.col("time").str.to_datetime(_TIME, time_unit="us", strict=False).dt.timestamp("us"),
                 item=pl.col("shown").str.extract_all(r"\S+-1(?:\s|$)"),
             )
-            found = collect(behaviors, lines, ("user", "time", "item"))
+            found = collect(shown, lines, ("user", "time", "item"))
+        same = known.setdefault(int(found.select("user", "time").hash_rows().sum()), part)
+        if same is not part:
+            raise UserError(f"{same} and {part} hold the same impressions; leave one of them")
         impressions.append(found.select("user", "time", "item"))
         firsts = found.sort("time", maintain_order=True).unique("user", keep="first", maintain_order=True)
         histories.append(firsts.select("user", "time", "history"))
     first = pl.concat(histories).sort("time", maintain_order=True).unique("user", keep="first", maintain_order=True)
+    cut = date_cut(parts[0])
+    if config.data.time:
+        early = first.filter(pl.col("time") < cut(config.data.time[0]))
+        if early.height < first.height:
+            say(f"the histories of {first.height - early.height:,} users first seen after t_valid are left out")
+        first = early
     before = first.select("user", pl.lit(_EARLIEST, pl.Int64).alias("time"), item=pl.col("history").str.split(" "))
     clicked = pl.concat(impressions).explode("item")
     clicked = clicked.with_columns(pl.col("item").str.strip_chars().str.strip_suffix("-1"))
     events = pl.concat([before.explode("item"), clicked]).filter(pl.col("item") != "")
     catalogue = pl.concat(catalogues).unique("item", keep="first", maintain_order=True)  # parts share news
-    return assemble(config, Events(events, date_cut(parts[0])), catalogue, only_met=True, note=NOTE)
+    return assemble(config, Events(events, cut), catalogue, only_met=True, note=NOTE)
 
 
 @contextlib.contextmanager
@@ -112,7 +129,7 @@ def _unpacked(part: Path) -> Iterator[tuple[Path, Path]]:
                         )
                     with archive.open(members[0]) as source, open(path, "wb") as target:
                         shutil.copyfileobj(source, target, 1 << 20)
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-            raise UserError(f"{part} cannot be unpacked: {error}; fetch it again") from error
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+            raise UserError(f"{part} cannot be unpacked: {error}; unpack it yourself, or fetch it again") from error
         say(f"{part}: unpacked")
         yield paths

@@ -11,6 +11,8 @@ import polars as pl
 
 from pad_jax.config import Config
 from pad_jax.data.dataset import Cuts, Dataset
+from pad_jax.data.files import first_line
+from pad_jax.data.tables import BROKEN
 from pad_jax.errors import UserError
 from pad_jax.report.console import say
 from pad_jax.report.results import folder_atomically
@@ -31,7 +33,7 @@ def prepared(config: Config, files: Iterable[Path], read: Callable[[], Dataset])
     if (folder / "manifest.json").exists():
         try:
             return _read(config.dataset, folder)
-        except (OSError, ValueError, KeyError, pl.exceptions.PolarsError, UserError) as error:
+        except (KeyError, TypeError, UserError, *BROKEN) as error:
             say(f"{folder} is damaged and made again ({type(error).__name__})")
     dataset = read()
     _write(dataset, folder)
@@ -42,14 +44,16 @@ def _key(config: Config, files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for code in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(code.read_bytes())
+    reader = config.data.reader or config.dataset
+    table = dataclasses.asdict(config.table) if reader == "table" else {}
     settings = {k: v for k, v in dataclasses.asdict(config.data).items() if k not in _ELSEWHERE}
-    digest.update(json.dumps([config.dataset, settings, dataclasses.asdict(config.table)], default=str).encode())
+    digest.update(json.dumps([config.dataset, reader, settings, table], default=str).encode())
     for path in files:
         try:
             with open(path, "rb") as file:
                 digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}); set --config.data.path") from error
+            raise UserError(f"{path} cannot be read ({error.strerror})") from error
     return digest.hexdigest()[:16]
 
 
@@ -64,9 +68,9 @@ def _write(dataset: Dataset, folder: Path) -> None:
             pl.DataFrame(users).write_parquet(partial / "users.parquet")
             pl.DataFrame({"item_number": dataset.events}).write_parquet(partial / "events.parquet")
             (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    except OSError as error:
+    except (OSError, pl.exceptions.PolarsError) as error:
         if not (folder / "manifest.json").exists():  # otherwise another process has made the same meanwhile
-            raise UserError(f"{folder} cannot be written ({error.strerror})") from error
+            say(f"{folder} cannot be written ({first_line(error)}): the data will be read again next time")
 
 
 def _read(name: str, folder: Path) -> Dataset:

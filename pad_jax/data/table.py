@@ -19,6 +19,8 @@ def load(config: Config) -> Dataset:
     for name in ("events", "catalogue"):
         if not getattr(table, name):
             raise UserError(f"config.table.{name} is empty: set --config.table.{name}=FILE")
+        if not Path(getattr(table, name)).is_file():
+            raise UserError(f"{getattr(table, name)} does not exist; set --config.table.{name}")
     paths = Path(table.events), Path(table.catalogue)
     return prepared(config, paths, lambda: read(config, *paths))
 

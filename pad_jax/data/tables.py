@@ -41,7 +41,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     _check_there(path)
     try:
         if kind == "parquet":
-            return pl.scan_parquet(path, glob=False).select(columns).collect().with_row_index(LINE, 1)
+            return _plain(path, pl.scan_parquet(path, glob=False).select(columns).collect()).with_row_index(LINE, 1)
         if kind in ("jsonl", "ndjson", "json"):
             return read_json_lines(path, {name: (name, as_text) for name in columns})
         if kind in ("csv", "tsv"):
@@ -54,6 +54,15 @@ def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
         where = _broken_row(path, separator) if kind in ("csv", "tsv") else ""
         raise UserError(f"{path}{where} cannot be read: {first_line(error)}") from error
     raise UserError(f"{path} is no .csv, .tsv, .parquet or .jsonl file (the first two and the last also .gz)")
+
+
+def _plain(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
+    """The same. Raises UserError for a column whose values are no text, numbers or dates."""
+    for name, kind in frame.schema.items():
+        text = isinstance(kind, pl.String | pl.Categorical | pl.Enum | pl.Null)
+        if not (text or kind.is_numeric() or isinstance(kind, pl.Date | pl.Datetime)):
+            raise UserError(f"{path}: column {name!r} holds {kind}; it must hold text, numbers or dates")
+    return frame.with_columns(pl.col(pl.Categorical, pl.Enum, pl.Null).cast(pl.String))
 
 
 def read_lines(path: Path, separator: str, columns: Sequence[str]) -> pl.LazyFrame:
@@ -70,7 +79,6 @@ def read_lines(path: Path, separator: str, columns: Sequence[str]) -> pl.LazyFra
         new_columns=["text"],
         infer_schema=False,
         encoding="utf8-lossy",
-        truncate_ragged_lines=True,
         row_index_name=LINE,
         row_index_offset=1,
         glob=False,
@@ -83,16 +91,21 @@ def read_lines(path: Path, separator: str, columns: Sequence[str]) -> pl.LazyFra
     return lines.select(LINE, fields=fields).select(LINE, *parts)
 
 
-def collect(path: Path, frame: pl.LazyFrame, needed: Sequence[str]) -> pl.DataFrame:
-    """The rows of `frame` that have all `needed` values, without its column `LINE`; the others are counted."""
+def collect(path: Path | str, frame: pl.LazyFrame, needed: Sequence[str]) -> pl.DataFrame:
+    """The rows of `frame` that have all `needed` values, without its column `LINE`; the others are counted.
+
+    `path` is what messages call the file.
+    """
     try:
         whole = frame.collect(engine="streaming")
     except BROKEN as error:
-        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
+        odd = any(word in str(error) for word in ("fields", "columns"))
+        reason = "a line holds the byte 1, which no text has" if odd else first_line(error)
+        raise UserError(f"{path} cannot be read: {reason}") from error
     return whole_rows(path, whole, needed)
 
 
-def whole_rows(path: Path, frame: pl.DataFrame, needed: Sequence[str]) -> pl.DataFrame:
+def whole_rows(path: Path | str, frame: pl.DataFrame, needed: Sequence[str]) -> pl.DataFrame:
     """The rows that have all `needed` values, none of them an empty string; the others are counted in one line."""
     wanted = [pl.col(name).is_not_null() for name in needed]
     wanted += [pl.col(name) != "" for name in needed if frame.schema[name] == pl.String]
@@ -123,24 +136,25 @@ def read_json_lines(path: Path, fields: Mapping[str, tuple[str, Callable[[Any], 
     frames = []
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            for rows in _chunks(enumerate(file, 1)):
-                columns = {n: [_try(make, row.get(key)) for _, row in rows] for n, (key, make) in fields.items()}
-                frames.append(pl.DataFrame({LINE: [line for line, _ in rows]} | columns, schema))
+            for rows in _chunks(enumerate(file, 1), fields):
+                frames.append(pl.DataFrame(rows, schema, orient="row"))
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {first_line(error)}") from error
     return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
 
 
-def _chunks(lines: Iterator[tuple[int, bytes]]) -> Iterator[list[tuple[int, dict]]]:
-    rows: list[tuple[int, dict]] = []
-    for number, line in lines:
+def _chunks(lines: Iterator[tuple[int, bytes]], fields: Mapping[str, tuple[str, Callable]]) -> Iterator[list[tuple]]:
+    """(line, value of each field) some lines at a time; of what else stands in a line nothing is kept."""
+    rows: list[tuple] = []
+    for place, line in lines:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            found = json.loads(line)
         except (ValueError, RecursionError):
-            row = None
-        rows.append((number, row if isinstance(row, dict) else {}))
+            found = None
+        row = found if isinstance(found, dict) else {}
+        rows.append((place, *(_try(make, row.get(key)) for key, make in fields.values())))
         if len(rows) == _CHUNK:
             yield rows
             rows = []
@@ -186,7 +200,7 @@ def times(path: Path, column: pl.Series) -> tuple[pl.Series, Cut]:
     """Times as numbers, null where one cannot be read, and how a cut becomes such a number.
 
     Numbers stay as they are, in whatever unit. Dates and times in ISO 8601 become microseconds; without a zone they
-    count as UTC. The first value decides which of both the column holds.
+    count as UTC. A column of strings holds whichever of both more of them are.
     """
     if column.dtype.is_float():
         column = column.set(~column.is_finite(), None)
@@ -194,13 +208,13 @@ def times(path: Path, column: pl.Series) -> tuple[pl.Series, Cut]:
         return column, number_cut(path)
     if column.dtype.is_temporal():
         return _microseconds(column), date_cut(path)
-    present = column.drop_nulls()
-    if not len(present) or present[:1].cast(pl.Float64, strict=False).null_count() == 0:
-        whole = column.cast(pl.Int64, strict=False)
-        real = column.cast(pl.Float64, strict=False)
-        real = real.set(~real.is_finite(), None)
-        return whole if whole.null_count() == real.null_count() else real, number_cut(path)
-    return _parse_dates(column), date_cut(path)
+    whole = column.cast(pl.Int64, strict=False)
+    real = column.cast(pl.Float64, strict=False)
+    real = real.set(~real.is_finite(), None)
+    dates = _parse_dates(column)
+    if dates.null_count() < real.null_count():
+        return dates, date_cut(path)
+    return whole if whole.null_count() == real.null_count() else real, number_cut(path)
 
 
 def _parse_dates(column: pl.Series) -> pl.Series:
@@ -225,7 +239,7 @@ def number_cut(path: Path) -> Cut:
     def cut(value: str | int | float) -> int | float:
         try:
             return float(value)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise UserError(f"config.data.time: {value!r} is no number, and the times in {path} are") from error
 
     return cut

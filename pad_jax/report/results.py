@@ -60,14 +60,16 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def folder_atomically(folder: Path) -> Iterator[Path]:
-    """A new folder to write into, which becomes `folder` in place of what was there; or nothing changes."""
+    """A new folder to write into, which becomes `folder` in place of what was there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield partial
         partial.chmod(0o755)  # mkdtemp lets nobody else in
+        before = partial.with_name(partial.name + ".before")
         if folder.exists():
-            shutil.rmtree(folder)
+            os.replace(folder, before)
         os.replace(partial, folder)
+        shutil.rmtree(before, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, Int32
 
 from pad_jax.config import TextConfig
 from pad_jax.data.dataset import Dataset
+from pad_jax.data.files import first_line
 from pad_jax.errors import UserError
 from pad_jax.report.console import Task, progress, say
 from pad_jax.text.table import TableWriter, check_finite
@@ -38,7 +39,8 @@ def encode_table(path: Path, dataset: Dataset, config: TextConfig) -> None:
     identity = {
         "batch": config.batch,
         "texts_sha256": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
-        "device": encoder.device,
+        "device": encoder.device_name,
+        "files": [_files(source) for source in (_source(config.encoder), *config.adapters)],
     }
     dtype = np.dtype(config.keep_in)
     with contextlib.ExitStack() as stack:
@@ -82,6 +84,7 @@ class Encoder(NamedTuple):
     tokenizer: Any
     model: Any
     device: str
+    device_name: str
     manifest: dict[str, Any]
 
 
@@ -100,25 +103,32 @@ def load_encoder(config: TextConfig) -> Encoder:
     which is LLM2Vec (BehnamGhader et al. 2024) without its training; the adapters bring that.
     """
     torch, transformers = _import()
-    source, revision = _source(config.encoder), config.revision or None
-    kinds: dict[str, Any] = {"revision": revision, "dtype": getattr(torch, config.precision), "use_safetensors": True}
+    source = _source(config.encoder)
+    common: dict[str, Any] = {"revision": config.revision or None, "trust_remote_code": False}
+    weights = {"dtype": getattr(torch, config.precision), "use_safetensors": True, "output_loading_info": True}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
-        settings = transformers.AutoConfig.from_pretrained(source, revision=revision)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **common)
+        settings = transformers.AutoConfig.from_pretrained(source, **common)
         if config.bidirectional:
             settings.is_causal = False
             tokenizer.padding_side = "left"
-        model = transformers.AutoModel.from_pretrained(source, config=settings, **kinds)
-    except (OSError, ValueError, KeyError) as error:
+        model, found = transformers.AutoModel.from_pretrained(source, config=settings, **common, **weights)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if tokenizer.pad_token is None:
+            raise ValueError("its tokenizer has no token to pad with")
+        missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)
+        if missing:
+            raise ValueError(f"its weights lack {missing[0]} and {len(missing) - 1} more")
+    except Exception as error:  # whatever the libraries raise for what they find in a directory
         raise UserError(
             f"config.text.encoder={config.encoder!r} is no encoder that can be loaded "
-            f"({str(error).strip().splitlines()[0]}): name a local Hugging Face directory or a hub id"
+            f"({first_line(error)[:300]}): name a local Hugging Face directory or a hub id"
         ) from error
     for adapter in config.adapters:
         model = _merged(model, adapter)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else device
     manifest = {
         "encoder": config.encoder,
         "revision": config.revision or getattr(model.config, "_commit_hash", None) or "",
@@ -131,7 +141,7 @@ def load_encoder(config: TextConfig) -> Encoder:
         "transformers": transformers.__version__,
         "torch": torch.__version__,
     }
-    return Encoder(tokenizer, model.to(device).eval(), device, manifest)
+    return Encoder(tokenizer, model.to(device).eval(), device, name, manifest)
 
 
 def tokenize(encoder: Encoder, texts: Sequence[str], config: TextConfig) -> Tokens:
@@ -210,6 +220,12 @@ def _distinct(titles: Sequence[str], config: TextConfig) -> tuple[list[str], Int
     return [config.prompt + title for title in number], which
 
 
+def _files(source: str) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of the files of a local directory: other weights under the same name are others."""
+    found = sorted(path for path in Path(source).glob("*") if path.is_file())
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in found]
+
+
 def _merged(model: Any, adapter: str) -> Any:
     """The model with a LoRA adapter merged into its weights. Raises UserError for one that does not fit."""
     try:
@@ -220,18 +236,21 @@ def _merged(model: Any, adapter: str) -> Any:
     wanted = ["adapter_config.json", "adapter_model.safetensors"]
     try:
         folder = Path(adapter) if Path(adapter).is_dir() else Path(snapshot_download(adapter, allow_patterns=wanted))
-        missing = [name for name in wanted if not (folder / name).is_file()]
-        if missing:
-            raise UserError(f"config.text.adapters: {adapter} has no {missing[0]}")
+    except Exception as error:
+        raise UserError(f"config.text.adapters: {adapter} cannot be fetched ({first_line(error)[:200]})") from error
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"config.text.adapters: {adapter} has no {missing[0]}")
+    try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")
             merged = peft.PeftModel.from_pretrained(model, str(folder))
             if not any(bool(p.any()) for name, p in merged.named_parameters() if "lora_B" in name):
                 raise ValueError("it changes no weight")
             return merged.merge_and_unload()
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, UserWarning) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"config.text.adapters: {adapter} does not fit the encoder ({reason[:200]})") from error
+    except Exception as error:  # whatever the libraries raise for what they find in a directory
+        reason = first_line(error)[:200]
+        raise UserError(f"config.text.adapters: {adapter} does not fit the encoder ({reason})") from error
 
 
 def _import():

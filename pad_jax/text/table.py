@@ -43,7 +43,7 @@ class TableWriter:
         rows = dataset.items + 1
         self.path, self._dtype, self._row = path, dtype, width * dtype.itemsize
         self._header = _header(dataset, manifest, (rows, width), dtype)
-        self._identity = {"header": self._header.decode(), **identity}
+        self._identity = json.loads(json.dumps({"header": self._header.decode(), **identity}))
         self._data, self._mark = path.with_name(path.name + ".partial"), path.with_name(path.name + ".partial.json")
         self._size = len(self._header) + rows * self._row
         self.done, self._spoken = 0, time.monotonic()
@@ -52,6 +52,8 @@ class TableWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.done = self._found()
+            if not self.done:
+                self._mark.unlink(missing_ok=True)  # it says nothing of what is written now
             self._file = os.open(self._data, os.O_RDWR | os.O_CREAT | (0 if self.done else os.O_TRUNC), 0o666)
             if not self.done:
                 os.truncate(self._file, self._size)
@@ -84,8 +86,8 @@ class TableWriter:
         """The whole table takes its name."""
         try:
             os.fsync(self._file)
-            os.replace(self._data, self.path)
             self._mark.unlink(missing_ok=True)
+            os.replace(self._data, self.path)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -116,6 +118,19 @@ def _header(dataset: Dataset, manifest: Mapping[str, Any], shape: tuple[int, int
     text = json.dumps({"__metadata__": metadata, "text": tensor}).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises UserError for a file that is there and no table of this project: it may be somebody's own vectors."""
+    if not path.exists():
+        return
+    try:
+        with safe_open(path, "numpy") as file:
+            if (file.metadata() or {}).get("format") == FORMAT:
+                return
+    except (SafetensorError, OSError):
+        pass
+    raise UserError(f"{path} is no table that the job `encode` has made: remove it, or set another --config.text.table")
 
 
 def write_table(path: Path, rows: Float[np.ndarray, "N E"], dataset: Dataset, manifest: Mapping[str, Any]) -> None:
@@ -181,8 +196,10 @@ def _own_rows(path: Path, rows: Any, items: int, name: str) -> Float[np.ndarray,
             f"{path}: own vectors must be [{items}, d] of float16, float32 or float64, a row for each item of {name} "
             f"in its order, not {list(shape)} of {kind}; make a table with the job `encode`"
         )
+    with np.errstate(over="ignore"):
+        rows = rows.astype(np.float32) if kind == np.float64 else rows
     check_finite(path, rows, range(1, len(rows) + 1))
-    return rows.astype(np.float32) if kind == np.float64 else rows
+    return rows
 
 
 def read_own(path: Path, items: int, name: str) -> Float[np.ndarray, "N E"]:
