@@ -13,7 +13,7 @@ from benchmarks.peer import Peer, draw_negatives
 from pad_jax.config import Config, config_dict, resolve
 from pad_jax.data import READERS
 from pad_jax.data.batches import Blocks, common_caps, device_data, make_batch, packer
-from pad_jax.data.dataset import Dataset
+from pad_jax.data.dataset import Dataset, leave_one_out
 from pad_jax.methods import METHODS
 from pad_jax.training import parallel
 from pad_jax.training.loop import SAMPLE, block_of_steps
@@ -68,7 +68,8 @@ def generated(events: int, items: int) -> Dataset:
     lengths = 5 + np.minimum(random.geometric(0.2, size=events // 9) - 1, 18)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     drawn = (1 + items * random.random(starts[-1]) ** 3).astype(np.int32)
-    return Dataset("generated", Numbers(items), Numbers(items), Numbers(len(lengths)), drawn, starts)
+    names = Numbers(items), Numbers(items), Numbers(len(lengths))
+    return Dataset("generated", *names, drawn, starts, leave_one_out(starts))
 
 
 def random_text(items: int, width: int) -> np.ndarray:

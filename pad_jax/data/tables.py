@@ -26,6 +26,7 @@ BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, Valu
 LINE = "line of the file"
 _CHUNK = 1 << 18  # JSON lines that are held as Python objects
 _NEVER = "\x01"  # separates nothing
+_ODD = "a line holds the byte 1, which no text has"
 _DATES = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 _ZONED = ("%Y-%m-%dT%H:%M:%S%.f%:z", "%Y-%m-%d %H:%M:%S%.f%:z")
 
@@ -71,19 +72,26 @@ def read_lines(path: Path, separator: str, columns: Sequence[str]) -> pl.LazyFra
     All fields of a line are null where their number is another or a byte is no UTF-8.
     """
     _check_there(path)
-    lines = pl.scan_csv(
-        path,
-        separator=_NEVER,
-        has_header=False,
-        quote_char=None,
-        new_columns=["text"],
-        infer_schema=False,
-        encoding="utf8-lossy",
-        row_index_name=LINE,
-        row_index_offset=1,
-        glob=False,
-        raise_if_empty=False,
-    )
+    if not path.stat().st_size:
+        raise UserError(f"{path} is empty")
+    try:
+        lines = pl.scan_csv(
+            path,
+            separator=_NEVER,
+            has_header=False,
+            quote_char=None,
+            new_columns=["text"],
+            infer_schema=False,
+            encoding="utf8-lossy",
+            row_index_name=LINE,
+            row_index_offset=1,
+            glob=False,
+        )
+        columns_found = len(lines.collect_schema())
+    except BROKEN as error:
+        raise _unreadable(path, error) from error
+    if columns_found > 2:
+        raise UserError(f"{path} cannot be read: {_ODD}")
     text = pl.col("text").str.strip_suffix("\r")
     fields = pl.when(~text.str.contains("\ufffd", literal=True)).then(text.str.split(separator))
     right = pl.when(pl.col("fields").list.len() == len(columns)).then(pl.col("fields"))
@@ -99,10 +107,13 @@ def collect(path: Path | str, frame: pl.LazyFrame, needed: Sequence[str]) -> pl.
     try:
         whole = frame.collect(engine="streaming")
     except BROKEN as error:
-        odd = any(word in str(error) for word in ("fields", "columns"))
-        reason = "a line holds the byte 1, which no text has" if odd else first_line(error)
-        raise UserError(f"{path} cannot be read: {reason}") from error
+        raise _unreadable(path, error) from error
     return whole_rows(path, whole, needed)
+
+
+def _unreadable(path: Path | str, error: BaseException) -> UserError:
+    odd = any(word in str(error) for word in ("fields", "columns"))
+    return UserError(f"{path} cannot be read: {_ODD if odd else first_line(error)}")
 
 
 def whole_rows(path: Path | str, frame: pl.DataFrame, needed: Sequence[str]) -> pl.DataFrame:
