@@ -116,6 +116,7 @@ def test_adapters_are_merged_in_order(language_model, adapters):
     np.testing.assert_allclose(states(merged, ids), expected, atol=1e-5)
     assert not np.allclose(expected, states(load_encoder(replace(config, adapters=adapters[:1])), ids), atol=1e-3)
     assert merged.manifest["adapters"] == list(adapters)
+    assert not merged.model.training
     assert np.abs(states(merged, [0, 4, 5, 6])[0] - states(merged, [0, 4, 5, 7])[0]).max() > 1e-4  # still sees all
 
 

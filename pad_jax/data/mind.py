@@ -129,7 +129,7 @@ def _unpacked(part: Path) -> Iterator[tuple[Path, Path]]:
                         )
                     with archive.open(members[0]) as source, open(path, "wb") as target:
                         shutil.copyfileobj(source, target, 1 << 20)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:  # the last: encrypted
             raise UserError(f"{part} cannot be unpacked: {error}; unpack it yourself, or fetch it again") from error
         say(f"{part}: unpacked")
         yield paths

@@ -128,20 +128,17 @@ def load_encoder(config: TextConfig) -> Encoder:
     for adapter in config.adapters:
         model = _merged(model, adapter)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    name = torch.cuda.get_device_name() if device == "cuda" else device
+    device_name = torch.cuda.get_device_name() if device == "cuda" else device
     manifest = {
         "encoder": config.encoder,
         "revision": config.revision or getattr(model.config, "_commit_hash", None) or "",
         "adapters": list(config.adapters),
-        **{
-            n: getattr(config, n)
-            for n in ("bidirectional", "precision", "pooling", "normalize", "prompt", "max_length")
-        },
+        **{name: getattr(config, name) for name in _SETTINGS},
         "dtype": "float32",
         "transformers": transformers.__version__,
         "torch": torch.__version__,
     }
-    return Encoder(tokenizer, model.to(device).eval(), device, name, manifest)
+    return Encoder(tokenizer, model.to(device), device, device_name, manifest)  # it comes in inference mode
 
 
 def tokenize(encoder: Encoder, texts: Sequence[str], config: TextConfig) -> Tokens:

@@ -149,12 +149,12 @@ def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], 
     order of the dataset, with or without a row of zeros before them.
     """
     try:
-        if path.suffix == ".npy":
-            return _own(path, np.load(path, allow_pickle=False), dataset)
+        if path.suffix == ".npy" and path.exists():
+            return _own(path, dataset)
         with safe_open(path, "numpy") as file:
             header, names = file.metadata() or {}, list(file.keys())
             if header.get("format") != FORMAT and len(names) == 1:
-                return _own(path, file.get_tensor(names[0]), dataset)
+                return _own(path, dataset)
             if header.get("format") != FORMAT or "text" not in names:
                 raise UserError(
                     f"{path} is no text table: make one with the job `encode`, or bring a .npy file or a safetensors "
@@ -180,9 +180,9 @@ def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], 
     return table, manifest
 
 
-def _own(path: Path, rows: Any, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], dict[str, Any]]:
+def _own(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], dict[str, Any]]:
     """A table that says nothing of itself."""
-    rows = _own_rows(path, rows, dataset.items, dataset.name)
+    rows = read_own(path, dataset.items, dataset.name)
     return np.concatenate([np.zeros((1, rows.shape[1]), rows.dtype), rows]), {"encoder": path.name, "own": True}
 
 
