@@ -1,7 +1,8 @@
 """Preparing a raw file of Amazon's size: 21 million ratings of 0.8 million items, on generated data.
 
 Users and items are drawn from skewed distributions, so that about as many users as in Electronics have five events.
-Files are written to a temporary folder first (1.2 GB); the time and the peak of memory are of a process of its own.
+Files are written to a temporary folder first (1.2 GB of ratings, 2.6 GB of
+metadata with descriptions); the time and the peak of memory are of a process of its own.
 """
 
 import json
@@ -42,7 +43,7 @@ def generate(folder: Path, ratings: int, users: int, items: int) -> None:
     with open(folder / "meta_Electronics.json", "w") as file:
         for n in range(items):
             title = " ".join(words[random.integers(len(words), size=8)])
-            file.write(json.dumps({"asin": f"B{n:09d}", "title": f"{title} {n}", "description": [title] * 4}) + "\n")
+            file.write(json.dumps({"asin": f"B{n:09d}", "title": f"{title} {n}", "description": [title] * 60}) + "\n")
 
 
 def main() -> None:

@@ -33,7 +33,6 @@ from pad_jax.report.results import folder_atomically, write_atomically
 from pad_jax.text.table import Transform
 
 FORMAT = "pad_jax model 1"
-_ROWS = 1 << 15  # items whose towers are evaluated at once
 _USERS = (1, 16, 256)  # histories of one call of the device
 _MET = 32  # items of a history that there is always room for: few shapes, each compiled once
 
@@ -156,9 +155,7 @@ class Recommender:
 
     @cached_property
     def _gated(self) -> Float[Array, "I F"]:
-        return jnp.asarray(
-            np.concatenate([self.gates[:, [k]] * self.vectors[e] for k, e in enumerate(self.scorer.experts)], axis=1)
-        )
+        return self.scorer.weighted(self._on_device, jnp.asarray(self.gates))
 
     @cached_property
     def _says(self) -> Bool[Array, "I K"]:
@@ -261,16 +258,7 @@ def export(
 
     `identity` is what `is_of` compares.
     """
-
-    @jax.jit
-    def catalogue(params: Params, data: DeviceData):
-        def some(ids):
-            found = scorer.item_vectors(params, ids, data)
-            return vectors_of(found), scorer.gates(params, found, jnp.asarray(data.bucket)[ids])
-
-        return map_blocks(some, jnp.arange(data.bucket.shape[0]), _ROWS)
-
-    vectors, gates = catalogue(params, data)
+    vectors, gates = jax.jit(scorer.catalogue)(params, data)
     if jax.process_index() != 0:
         return
     kept = {name: params[name] for name in ("encoders", "towers", "gate") if name in params}

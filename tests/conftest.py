@@ -24,6 +24,7 @@ import pytest
 from pad_jax.config import Config, config_dict, resolve
 from pad_jax.data.dataset import Dataset, from_sequences
 from pad_jax.models.layout import Layout, lay_out, pack
+from pad_jax.text.table import TableWriter
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = Path(__file__).parent.parent
@@ -100,6 +101,14 @@ def text() -> np.ndarray:
     return table
 
 
+def write_table(path: Path, rows: np.ndarray, dataset: Dataset, manifest: dict) -> None:
+    """The text table of `rows` [N, E], an item each."""
+    with TableWriter(path, dataset, rows.shape[1], rows.dtype, manifest, {}) as writer:
+        for item, row in enumerate(rows, 1):
+            writer.put(item, row)
+        writer.finish()
+
+
 @pytest.fixture(scope="session")
 def pantry_config() -> Config:
     """Prime Pantry, found through $PAD_JAX_DATA; tests that need it skip without."""
@@ -107,6 +116,13 @@ def pantry_config() -> Config:
     if not folder or not (Path(folder) / "prime_pantry" / "Prime_Pantry_cleaned_history.csv").exists():
         pytest.skip("needs real data: set PAD_JAX_DATA to a folder with prime_pantry/")
     return resolve(config_dict("pantry", "all"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_for_one_module():
+    """Every compiled program holds memory maps, and a process may have 65,530 of them."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)

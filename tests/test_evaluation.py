@@ -112,7 +112,7 @@ def test_ranks_do_not_depend_on_the_blocks_of_the_catalogue(pad_scorer, dataset,
     scorer, params, data = pad_scorer
     split = dataset.split("test", 8)
     whole = ranker(scorer, 16)(params, data, split)
-    monkeypatch.setattr(ranking, "_CATALOGUE", 7)  # of 30 items and padding
+    monkeypatch.setattr("pad_jax.models.scorer._CATALOGUE", 7)  # of 30 items and padding
     np.testing.assert_array_equal(ranker(scorer, 16)(params, data, split), whole)
 
 

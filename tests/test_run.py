@@ -18,9 +18,8 @@ from pad_jax.pipeline import Run
 from pad_jax.report.__main__ import report
 from pad_jax.report.results import read_ranks
 from pad_jax.run import main, run
-from pad_jax.text.table import write_table
 from pad_jax.training import loop
-from tests.conftest import ROOT, SMALL, tiny_dataset
+from tests.conftest import ROOT, SMALL, tiny_dataset, write_table
 
 EPOCHS = {"pretrain.epochs": 2, "align.epochs": 2, "finetune.epochs": 2}
 

@@ -20,8 +20,7 @@ from pad_jax.models.scorer import TABLES, vectors_of
 from pad_jax.pipeline import Run
 from pad_jax.report.results import read_ranks
 from pad_jax.run import METHODS, run
-from pad_jax.text.table import write_table
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_table
 
 pytestmark = pytest.mark.xdist_group("serving")  # its tests share trainings
 EPOCHS = {"pretrain.epochs": 1, "align.epochs": 1, "finetune.epochs": 1}

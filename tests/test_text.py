@@ -15,8 +15,8 @@ from pad_jax.config import TextConfig
 from pad_jax.errors import UserError
 from pad_jax.text import encode as encoding
 from pad_jax.text.encode import encode, encode_table, pool
-from pad_jax.text.table import TableWriter, check_settings, fit, read_table, transform, write_table
-from tests.conftest import ROOT
+from pad_jax.text.table import TableWriter, check_settings, fit, read_table
+from tests.conftest import ROOT, write_table
 
 torch = pytest.importorskip("torch", reason="encoding needs torch")
 TITLES = ["green tea", "a very long title about roasted coffee beans", "tea", "dog food", "green green tea tea", "tea"]
@@ -96,13 +96,7 @@ def test_tables_with_nan_are_refused(dataset, tmp_path, bad):
     rows = np.ones((30, 5), np.float32)
     rows[7, 2] = bad
     path = tmp_path / "text.safetensors"
-    with pytest.raises(UserError, match="item 8 first"):
-        write_table(path, rows, dataset, {})
-    assert not list(tmp_path.iterdir())
-    write_table(path, np.ones((30, 5), np.float32), dataset, {})
-    table, metadata = load_file(path), _metadata(path)
-    table["text"][8, 2] = bad
-    save_file(table, path, metadata=metadata)
+    write_table(path, rows, dataset, {})
     with pytest.raises(UserError, match="item 8 first"):
         read_table(path, dataset)
 
@@ -125,20 +119,18 @@ def test_files_that_are_no_tables(dataset, tmp_path, content):
 
 def test_transforms():
     random = np.random.default_rng(0)
-    table = np.concatenate([np.zeros((1, 6)), random.normal(size=(40, 6)) * np.arange(1, 7) + 3]).astype(np.float32)
-    np.testing.assert_array_equal(transform(table, "none", 4), table)
-    standard = transform(table, "standardize", 4)
-    np.testing.assert_allclose(standard[1:].mean(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(standard[1:].std(axis=0), 1, rtol=1e-5)
-    principal = transform(table, "principal", 4)
-    centred = table[1:] - table[1:].mean(axis=0)
+    rows = (random.normal(size=(40, 6)) * np.arange(1, 7) + 3).astype(np.float32)
+    np.testing.assert_array_equal(fit(rows, "none", 4)(rows), rows)
+    standard = fit(rows, "standardize", 4)(rows)
+    np.testing.assert_allclose(standard.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(standard.std(axis=0), 1, rtol=1e-5)
+    principal = fit(rows, "principal", 4)(rows)
+    centred = rows - rows.mean(axis=0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     expected = (u * s)[:, :4]
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(np.abs(principal[1:]), np.abs(expected), atol=1e-5)
-    assert transform(table, "principal", 9).shape == (41, 9)
-    for kind in ("standardize", "principal"):
-        assert not transform(table, kind, 4)[0].any()
+    np.testing.assert_allclose(np.abs(principal), np.abs(expected), atol=1e-5)
+    assert fit(rows, "principal", 9)(rows).shape == (40, 9)
 
 
 @pytest.mark.parametrize("form", ["npy", "npy with row 0", "safetensors", "npy float64"])
@@ -172,8 +164,6 @@ def test_rows_of_new_items_go_through_the_same_transform():
     for kind in ("none", "standardize", "principal"):
         both = fit(rows, kind, 4)
         np.testing.assert_array_equal(both(np.concatenate([rows, new]))[40:], both(new))
-        table = np.concatenate([np.zeros((1, 6), np.float16), rows])
-        np.testing.assert_array_equal(transform(table, kind, 4)[1:], both(rows))
 
 
 class Killed(BaseException):

@@ -12,11 +12,10 @@ from pad_jax.blocks import map_blocks, rows_that_fit
 from pad_jax.data.batches import DeviceData
 from pad_jax.data.dataset import Split
 from pad_jax.models.layout import lay_out, pack
-from pad_jax.models.scorer import Params, Scorer, vectors_of
+from pad_jax.models.scorer import Params, Scorer
 from pad_jax.training import parallel
 
 _COLUMNS = 512  # scores of a user that are counted at once
-_CATALOGUE = 1 << 15  # items whose towers are evaluated at once
 
 
 def rank_by_counting(
@@ -85,11 +84,8 @@ def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], 
 
     @jax.jit
     def catalogue(params: Params, data: DeviceData):
-        def some(ids):
-            items = scorer.item_vectors(params, ids, data)
-            return vectors_of(items), scorer.gated(params, items, jnp.asarray(data.bucket)[ids])
-
-        return map_blocks(some, jnp.arange(data.bucket.shape[0]), _CATALOGUE)
+        vectors, gates = scorer.catalogue(params, data)
+        return vectors, scorer.weighted(vectors, gates)
 
     @functools.partial(jax.pmap, axis_name=parallel.AXIS, in_axes=(None, 0, None), static_broadcasted_argnums=2)
     def ranks(shared, rows: tuple[Split, Array], tokens: int):

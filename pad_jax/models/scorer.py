@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from pad_jax.blocks import map_blocks
 from pad_jax.config import GateConfig, ModelConfig
 from pad_jax.data.batches import DeviceData
 from pad_jax.models.caser import Caser
@@ -37,6 +38,7 @@ EXPERTS = ("id", "aligned", "text", "disco")
 #: Width of an expert's ID rows, in units of D.
 TABLES = {"id": 1, "aligned": 1, "disco": 2}
 Params = Mapping[str, Any]
+_CATALOGUE = 1 << 15  # items whose towers are evaluated at once
 
 
 class ItemVectors(NamedTuple):
@@ -187,8 +189,20 @@ class Scorer:
 
     def gated(self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]) -> Float[Array, "R F"]:
         """Item side of the score: the experts' vectors times their gates, side by side."""
-        gates = self.gates(params, items, bucket)
-        return jnp.concatenate([gates[:, [k]] * items[e].vector for k, e in enumerate(self.experts)], axis=-1)
+        return self.weighted(vectors_of(items), self.gates(params, items, bucket))
+
+    def weighted(self, vectors: Mapping[str, Float[Array, "R D"]], gates: Float[Array, "R K"]) -> Float[Array, "R F"]:
+        """`gated` of what `catalogue` returns."""
+        return jnp.concatenate([gates[:, [k]] * vectors[e] for k, e in enumerate(self.experts)], axis=-1)
+
+    def catalogue(self, params: Params, data: DeviceData) -> tuple[dict[str, Float[Array, "I D"]], Float[Array, "I K"]]:
+        """Every expert's vectors and the gates of all items, made some items at a time."""
+
+        def some(ids):
+            items = self.item_vectors(params, ids, data)
+            return vectors_of(items), self.gates(params, items, jnp.asarray(data.bucket)[ids])
+
+        return map_blocks(some, jnp.arange(data.bucket.shape[0]), _CATALOGUE)
 
     def users(
         self,

@@ -86,6 +86,7 @@ class Study:
                         inherit(run, self.run(row.base, seed), row.shares)
                     run.train(run.method.phases)
                     run.workdir.write_table()
+                jax.clear_caches()  # programs of one run serve no other, and their memory maps are limited
 
     def baselines(self) -> dict[str, dict[str, Any]]:
         """Test metrics of the scorers without learning."""

@@ -133,15 +133,6 @@ def check_replaceable(path: Path) -> None:
     raise UserError(f"{path} is no table that the job `encode` has made: remove it, or set another --config.text.table")
 
 
-def write_table(path: Path, rows: Float[np.ndarray, "N E"], dataset: Dataset, manifest: Mapping[str, Any]) -> None:
-    """Writes a whole table, atomically. Refuses NaN and infinity."""
-    check_finite(path, rows, range(1, len(rows) + 1))
-    with TableWriter(path, dataset, rows.shape[1], rows.dtype, manifest, {}) as writer:
-        for item, row in enumerate(rows, 1):
-            writer.put(item, row)
-        writer.finish()
-
-
 def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], dict[str, Any]]:
     """The table and its manifest. Raises UserError for a table of other items, with NaN or infinity, or no table.
 
@@ -290,9 +281,3 @@ def fit(rows: Float[np.ndarray, "N E"], kind: str, width: int) -> Transform:
     largest = directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])]
     directions = directions * np.where(largest < 0, -1, 1)
     return Transform(kind, mean, np.pad(directions, ((0, 0), (0, width - directions.shape[1]))))
-
-
-def transform(table: Float[np.ndarray, "I E"], kind: str, width: int) -> Float[np.ndarray, "I _"]:
-    """`fit` on the rows of a table, and through it what training reads; row 0 stays zero."""
-    rows = fit(table[1:], kind, width)(table[1:])
-    return table if kind == "none" else np.concatenate([np.zeros((1, rows.shape[1]), rows.dtype), rows])
