@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 
 from pad_jax.data import READERS
 from pad_jax.errors import UserError
+from pad_jax.methods import METHODS
 from pad_jax.pipeline import Run
 from pad_jax.report.__main__ import report
 from pad_jax.report.results import read_ranks
@@ -255,19 +257,22 @@ def test_a_run_that_cannot_fit_is_refused(world, make_config, tmp_path, monkeypa
 
 
 def test_a_report_groups_and_compares_what_belongs_together(world, make_config, tmp_path):
-    for name, fields in {
-        "a": {},
-        "b": {"seed": 1},
-        "wider": {"model.width": 32},
-        "other": {"seed": 2, "dataset": "demo2"},
-    }.items():
-        if name == "other":
-            READERS["demo2"] = lambda _: tiny_dataset(users=41)
-        run(
-            make_config("paper", method="sasrec", job="pretrain", **world | {"pretrain.epochs": 1} | fields),
-            tmp_path / name,
-        )
-    del READERS["demo2"]
+    def config(**fields):
+        return make_config("paper", method="sasrec", job="pretrain", **world | {"pretrain.epochs": 1} | fields)
+
+    def pretend(name, **fields):
+        """The results of `a` as those of a run with other fields."""
+        run_of = Run(config(**fields), tmp_path / name, METHODS["sasrec"](config()), str)
+        run_of.workdir.write_config("pretrain")
+        shutil.copy(tmp_path / "a" / "ranks.safetensors", tmp_path / name)
+        results = json.loads((tmp_path / "a" / "results.json").read_text()) | {"seed": run_of.config.seed}
+        (tmp_path / name / "results.json").write_text(json.dumps(results))
+
+    run(config(), tmp_path / "a")
+    pretend("b", seed=1)
+    pretend("wider", **{"model.width": 32})
+    READERS["demo"] = lambda _: tiny_dataset(users=41)
+    pretend("other", seed=2)
     assert "2 seeds |" in report([tmp_path / "a", tmp_path / "b"], [])
     with pytest.raises(UserError, match="differ by more than their seed"):
         report([tmp_path / "a", tmp_path / "wider"], [])
@@ -297,26 +302,24 @@ def test_a_damaged_checkpoint_is_one_line(world, make_config, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_two_processes_train_as_one(world, dataset, tmp_path):
-    """The same phase under jax.distributed: two processes with two devices each, and one process with four."""
+def test_two_processes_train_as_one(world, make_config, tmp_path):
+    """The same phases under jax.distributed: two processes with two devices each, and one process with four."""
     port = 20000 + os.getpid() % 20000
     script = ROOT / "tests" / "two_processes.py"
+    flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=2")
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
 
-    flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count={}")
-
-    def start(process, processes, devices, workdir):
-        environment = os.environ | {"XLA_FLAGS": flags.format(devices), "PYTHONPATH": str(ROOT)}
-        arguments = [sys.executable, script, world["text.table"], workdir, str(port), str(processes), str(process)]
+    def start(process):
+        arguments = [sys.executable, script, world["text.table"], tmp_path / "two", str(port), str(process)]
         return subprocess.Popen(
             arguments, env=environment, cwd=tmp_path, stdout=-1, stderr=subprocess.STDOUT, text=True
         )
 
-    pair = [start(process, 2, 2, tmp_path / "two") for process in (0, 1)]
+    pair = [start(process) for process in (0, 1)]
     outputs = [process.communicate(timeout=500)[0] for process in pair]
     assert [process.returncode for process in pair] == [0, 0], outputs
-    one = start(0, 1, 4, tmp_path / "one")
-    output = one.communicate(timeout=500)[0]
-    assert one.returncode == 0, output
+    for job in ("pretrain", "align"):
+        run(make_config(**world | {"pretrain.epochs": 1, "align.epochs": 1, "job": job}), tmp_path / "one")
     assert "results:" in outputs[0]
     assert outputs[1].count("results:") == 0
     results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two")]

@@ -1,4 +1,4 @@
-"""Runs phases 1 and 2 on the tiny dataset as one of several processes; started by test_run.py."""
+"""Runs phases 1 and 2 on the tiny dataset as one of two processes; started by test_run.py."""
 
 import sys
 from dataclasses import replace
@@ -6,9 +6,8 @@ from pathlib import Path
 
 import jax
 
-table, workdir, port, processes, process = sys.argv[1:]
-if int(processes) > 1:
-    jax.distributed.initialize(f"localhost:{port}", int(processes), int(process))
+table, workdir, port, process = sys.argv[1:]
+jax.distributed.initialize(f"localhost:{port}", 2, int(process))
 
 from pad_jax.config import config_dict, resolve
 from pad_jax.data import READERS
