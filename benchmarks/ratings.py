@@ -1,8 +1,8 @@
 """Preparing a raw file of Amazon's size: 21 million ratings of 0.8 million items, on generated data.
 
 Users and items are drawn from skewed distributions, so that about as many users as in Electronics have five events.
-Files are written to a temporary folder first (1.2 GB of ratings, 2.6 GB of
-metadata with descriptions); the time and the peak of memory are of a process of its own.
+Files are written to a temporary folder first (1.2 GB of ratings, 2.6 GB of metadata with descriptions); the time and
+the peak of memory are of a process of its own.
 """
 
 import json

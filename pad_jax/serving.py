@@ -73,7 +73,7 @@ class Recommender:
             raise UserError(f"k must be from 1 to the number of items, {len(self.item_ids):,}, not {k}")
         known = self._numbers(histories)
         longest = max((len(np.unique(h)) for h in known), default=1) if exclude_history else 1
-        width = max(1 << (longest - 1).bit_length(), _MET)
+        width = max(1 << longest.bit_length(), _MET)  # a power of two above it: item 0 pads every row
         parts = []
         for rows, encoded in self._batches(known):
             met = np.zeros((encoded.batch, width), np.int32)
@@ -228,13 +228,13 @@ def _top(
 ):
     """Item numbers [B, k], scores, and the expert with the largest part of each, of those that say anything of it.
 
-    `met` and item 0 are no candidates.
+    `met` is no candidate; item 0 is in every row of it.
     """
 
     def some(part):
         users, met = part
         scores = users @ items.T
-        scores = scores.at[jnp.arange(len(met))[:, None], met].set(-jnp.inf).at[:, 0].set(-jnp.inf)
+        scores = scores.at[jnp.arange(len(met))[:, None], met].set(-jnp.inf)
         best, found = jax.lax.top_k(scores, k)
         parts = (users[:, None] * items[found]).reshape(*found.shape, says.shape[1], -1).sum(axis=-1)
         return found, best, jnp.where(says[found], parts, -jnp.inf).argmax(axis=-1)

@@ -5,8 +5,10 @@ import gzip
 import html
 import json
 import re
+import shutil
 from dataclasses import replace
 from datetime import datetime, time, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -263,6 +265,15 @@ def test_prepared_data_are_read_again_and_never_stale(shop, capsys, monkeypatch)
     changed = datasets.load(config)
     assert changed.fingerprint != first.fingerprint  # the same file name and settings, other contents
     assert datasets.load(replace(config, data=replace(config.data, keep=5))).fingerprint != changed.fingerprint
+    count = len(list(place.parent.iterdir()))
+    code = Path(shutil.copytree(Path(prepared.__file__).parent, folder / "code"))
+    with monkeypatch.context() as patch:
+        patch.setattr(prepared, "__file__", str(code / "prepared.py"))
+        datasets.load(config)
+        assert len(list(place.parent.iterdir())) == count  # the same code elsewhere
+        (code / "tables.py").write_text("")
+        datasets.load(config)
+        assert len(list(place.parent.iterdir())) == count + 1
     shop()
     (place / "events.parquet").write_bytes((place / "events.parquet").read_bytes()[:40])
     assert datasets.load(config).fingerprint == first.fingerprint

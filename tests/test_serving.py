@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import pad_jax
+from pad_jax import serving
 from pad_jax.data import READERS
 from pad_jax.data.batches import DeviceData
 from pad_jax.errors import UserError
@@ -114,6 +115,14 @@ def test_lists_do_not_depend_on_the_batch(trained, dataset, count):
     np.testing.assert_array_equal(part.items, whole.items[:count])
     np.testing.assert_allclose(part.scores, whole.scores[:count], atol=1e-5)
     assert model.recommend([], k=7).items.shape[0] == 0
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 8, 9])
+def test_all_items_but_the_history_are_candidates(trained, monkeypatch, count):
+    monkeypatch.setattr(serving, "_MET", 1)
+    model = pad_jax.load(trained[1])
+    found = model.recommend([model.item_ids[:count]], k=30 - count)
+    assert sorted(found.items[0]) == sorted(model.item_ids[count:])
 
 
 def test_where_candidates_run_out(trained, dataset):
