@@ -46,19 +46,23 @@ class Recommendations(NamedTuple):
     experts: np.ndarray  # [B, k] the expert with the largest gate * score
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recommender:
     """The scorer of a trained workdir over its items, new ones included; see `load`."""
 
     scorer: Scorer
     params: Params  # encoders, towers and gate
-    item_ids: Sequence[str] = dataclasses.field(repr=False)
-    titles: Sequence[str] = dataclasses.field(repr=False)
-    vectors: dict[str, Float[np.ndarray, "I D"]] = dataclasses.field(repr=False)  # of each expert, row 0 zeros
-    gates: Float[np.ndarray, "I K"] = dataclasses.field(repr=False)
-    transform: Transform = dataclasses.field(repr=False)
+    item_ids: Sequence[str]
+    titles: Sequence[str]
+    vectors: dict[str, Float[np.ndarray, "I D"]]  # of each expert, row 0 zeros
+    gates: Float[np.ndarray, "I K"]
+    transform: Transform
     manifest: dict[str, Any]  # of the text table; empty for methods of IDs alone
-    config: dict[str, Any] = dataclasses.field(repr=False)  # as config.json has it
+    config: dict[str, Any]  # as config.json has it
+
+    def __repr__(self) -> str:
+        method, dataset = self.config["method"], self.config["dataset"]
+        return f"Recommender({method} of {dataset}: {len(self.item_ids):,} items, experts {self.scorer.experts})"
 
     def recommend(
         self, histories: Sequence[Sequence[str]], k: int = 10, exclude_history: bool = True

@@ -92,6 +92,7 @@ def test_an_exact_index_over_the_vectors_gives_the_same_lists(trained, dataset, 
     model = pad_jax.load(trained[1])
     known = histories(dataset)
     users, items = model.user_vectors(known), model.item_vectors()
+    assert repr(model) == "Recommender(pad of demo: 30 items, experts ('id', 'aligned', 'text'))"
     assert users.shape == (37, 3 * 16)
     assert items.shape == (30, 3 * 16)
     scores = users.astype(np.float64) @ items.T.astype(np.float64)
