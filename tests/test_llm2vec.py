@@ -83,6 +83,18 @@ def test_token_0_sees_the_last_token(language_model):
         assert np.allclose(first, second) != bidirectional
 
 
+def test_a_model_that_stays_causal_is_refused(language_model, monkeypatch):
+    load = transformers.AutoModel.from_pretrained
+
+    def causal(source, config, **options):
+        config.is_causal = True  # as if the library did not look at it
+        return load(source, config=config, **options)
+
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", causal)
+    with pytest.raises(UserError, match="stays causal with transformers"):
+        load_encoder(settings(language_model))
+
+
 @pytest.mark.parametrize("language_model", ["llama", "mistral"], indirect=True)  # words are no tokens of Qwen's
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("prompt", ["", "query: green "])

@@ -100,7 +100,8 @@ def load_encoder(config: TextConfig) -> Encoder:
     """The encoder of `config`, with its adapters merged in. Raises UserError where it cannot be had.
 
     Weights are read from safetensors alone. `bidirectional` gives a causal model full attention and pads on the left,
-    which is LLM2Vec (BehnamGhader et al. 2024) without its training; the adapters bring that.
+    which is LLM2Vec (BehnamGhader et al. 2024) without its training; the adapters bring that. A model that stays causal
+    is refused.
     """
     torch, transformers = _import()
     source = _source(config.encoder)
@@ -138,7 +139,13 @@ def load_encoder(config: TextConfig) -> Encoder:
         "transformers": transformers.__version__,
         "torch": torch.__version__,
     }
-    return Encoder(tokenizer, model.to(device), device, device_name, manifest)  # it comes in inference mode
+    model = model.to(device)  # it comes in inference mode
+    if config.bidirectional and not _sees_what_follows(model):
+        raise UserError(
+            f"config.text.bidirectional: {config.encoder} stays causal with transformers {transformers.__version__}; "
+            "use a Llama, Mistral or Qwen model and transformers 5.2 or later"
+        )
+    return Encoder(tokenizer, model, device, device_name, manifest)
 
 
 def tokenize(encoder: Encoder, texts: Sequence[str], config: TextConfig) -> Tokens:
@@ -248,6 +255,15 @@ def _merged(model: Any, adapter: str) -> Any:
     except Exception as error:  # whatever the libraries raise for what they find in a directory
         reason = first_line(error)[:200]
         raise UserError(f"config.text.adapters: {adapter} does not fit the encoder ({reason})") from error
+
+
+def _sees_what_follows(model: Any) -> bool:
+    """Whether the state of a first token depends on the second."""
+    import torch
+
+    with torch.inference_mode():
+        states = model(input_ids=torch.tensor([[1, 2], [1, 3]], device=model.device)).last_hidden_state[:, 0]
+    return not torch.equal(*states)
 
 
 def _import():
