@@ -151,6 +151,24 @@ def test_smem_is_pad_with_phase_two_off(setup, recipe):
     assert trained == ({"id", "aligned", "text"} if recipe == "paper" else {"aligned", "text"})
 
 
+def test_disco_has_two_embeddings_of_every_item(setup):
+    """Part 1 is of the first half of its ID rows, part 2 of the second, parts 3 and 4 are of the text alone."""
+    s = setup("disco")
+    phase = s.method.phases[0]
+    _, state = s.state(phase)
+
+    def reads(number):
+        def part(table):
+            params = {**state.params, "tables": {"disco": table}}
+            return s.scorer(phase).item_vectors(params, jnp.arange(1, 4), s.data)["disco"].parts[number].sum()
+
+        moved = np.asarray(jax.grad(part)(state.params["tables"]["disco"])[1:4]) != 0
+        return moved[:, :16].all(), moved[:, :16].any(), moved[:, 16:].all(), moved[:, 16:].any()
+
+    own, common, neither = (True, True, False, False), (False, False, True, True), (False,) * 4
+    assert [reads(n) for n in range(4)] == [own, common, neither, neither]
+
+
 def test_disco_losses_against_numpy(setup, dataset):
     """CLUB over groups of users and the discriminators over positions, by loops."""
     s = setup("disco")
