@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -24,6 +25,7 @@ from pad_jax.studies.study import Row, Study
 from tests.conftest import write_table
 
 pytestmark = pytest.mark.xdist_group("studies")  # one worker: they share a folder
+CLEAR = jax.clear_caches
 EPOCHS = {"pretrain.epochs": 1, "align.epochs": 1, "finetune.epochs": 1}
 
 
@@ -34,8 +36,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def world(dataset, text, folder, monkeypatch, make_config):
-    """A configuration on the tiny dataset, and the folder that all studies here share."""
+    """A configuration on the tiny dataset, and the folder that all studies here share.
+
+    Toy runs keep their programs, most of which are the same.
+    """
     monkeypatch.setitem(READERS, "demo", lambda _: dataset)
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)
     path = folder / "text.safetensors"
     write_table(path, text[1:], dataset, {"encoder": "random"})
 
@@ -66,6 +72,7 @@ def test_compare_and_its_continuation(world, folder, capsys):
     maps, held = Path("/proc/self/maps"), []
     with pytest.MonkeyPatch.context() as patch:
         if maps.exists():  # a system allows a process 65,530 maps, and the programs of one run hold a thousand
+            patch.setattr(jax, "clear_caches", CLEAR)
             patch.setattr(study, "say", lambda line: held.append(len(maps.read_text().splitlines())))
         run(world("compare", **only), folder, command)
     assert len(held) in (0, 3)  # before each row, and before the report
