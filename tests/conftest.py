@@ -1,13 +1,19 @@
 """Four fake devices, full shape checks, and small data that everything is tested on."""
 
 import os
+from importlib.metadata import version
 
 if "device_count" not in os.environ.get("XLA_FLAGS", ""):
-    # The other two make compiling faster and programs slower: tests compile much and compute little.
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
-        " --xla_force_host_platform_device_count=4"
-        " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    )
+    # All but the first make compiling faster and programs slower: tests compile much and compute little.
+    flags = [
+        "--xla_force_host_platform_device_count=4",
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    ]
+    if version("jax").startswith("0.10."):  # newer ones do not know it, and end the process
+        flags.append("--xla_cpu_use_fusion_emitters=false")
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from jaxtyping import install_import_hook
