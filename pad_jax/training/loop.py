@@ -112,7 +112,7 @@ def train(
                 if len(sums) > 1:  # read one block late, so that the device never waits for the host
                     bar.advance(sums[-2][0], f"loss {_mean(sums[-2:-1])['loss']:.4f}")
         losses = _mean(sums)
-        size = parallel.scalar(optax.tree.norm(state.params))
+        size = parallel.scalar(jax.jit(optax.tree.norm)(state.params))
         if not np.isfinite([losses["loss"], size]).all():
             checkpoints.close()
             kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "there is no checkpoint yet"
