@@ -18,6 +18,7 @@ from pad_jax.errors import UserError
 from pad_jax.methods import METHODS
 from pad_jax.pipeline import Run
 from pad_jax.report.__main__ import report
+from pad_jax.report.groups import RunGroup
 from pad_jax.report.results import read_ranks
 from pad_jax.run import main, run
 from pad_jax.training import loop
@@ -281,6 +282,9 @@ def test_a_report_groups_and_compares_what_belongs_together(world, make_config, 
     with pytest.raises(UserError, match="different data"):
         report([tmp_path / "a"], [tmp_path / "other"])
     assert "+0.00" in report([tmp_path / "a"], [tmp_path / "a"])
+    log = tmp_path / "a" / "pretrain" / "metrics.jsonl"
+    log.write_text("".join(json.dumps({"seconds": end}) + "\n" for end in (9, 19, 919, 929)))
+    assert RunGroup([tmp_path / "a"]).seconds_per_epoch == 10  # the pause in epoch 3 is not counted
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"format": 2}', "[]"])

@@ -1,5 +1,6 @@
 """Runs that differ by their seed alone, read from disk as one."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,14 @@ class RunGroup:
 
     @property
     def seconds_per_epoch(self) -> float:
-        """Over all phases and seeds."""
-        phases = [phase for r in self.results for phase in r["phases"].values()]
-        return sum(phase["seconds"] for phase in phases) / sum(phase["epochs"] for phase in phases)
+        """Over all phases and seeds; every epoch counts as its phase's median one, lest a machine's pause count."""
+        seconds: list[float] = []
+        for path, results in zip(self.paths, self.results, strict=True):
+            for phase in results["phases"]:
+                lines = (path / phase / "metrics.jsonl").read_text().splitlines()
+                epochs = np.diff([json.loads(line)["seconds"] for line in lines], prepend=0.0)
+                seconds += [float(np.median(epochs))] * len(epochs)
+        return float(np.mean(seconds))
 
     def cell(self, group: str, metric: str) -> str:
         """Mean and standard deviation over seeds, in percent; `-` for a group without users."""

@@ -38,8 +38,8 @@ def report(study: Study) -> Page:
     page.text(
         "Mean and standard deviation over seeds. `gain` is that of nDCG@10 over SASRec; p is of a paired t-test over "
         f"users' nDCG@10 (mean over these seeds) against the best baseline, {best or '-'}. Parameters are without the "
-        "text table. Seconds per epoch, evaluation included, are a mean over phases; runs may have shared their "
-        "machine, so take them for a rough scale."
+        "text table. Seconds per epoch, evaluation included, are a mean over phases, each with its median epoch; runs "
+        "may have shared their machine, so take them for a rough scale."
     )
     header = ["", "HR@10", "nDCG@10", "gain over sasrec", f"p against {best or '-'}"]
     header += [*(f"nDCG@10 {g}" for g in GROUPS[1:]), "parameters", "s / epoch"]
