@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +36,20 @@ def block_of_steps(phase: Phase, scorer: Scorer, config: Config, optimizer) -> C
     Steps from `count` on hold no users and are not taken.
     """
 
-    def block(state: TrainState, data: DeviceData, count, key, rows, caps):
+    @partial(jax.jit, static_argnames="caps", inline=True)  # traced once, for its shapes and for the loop
+    def step(index, state, data, key, rows, caps):
         first_row = jax.lax.axis_index(parallel.AXIS) * rows.user.shape[1]
+        negative_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
+        batch = make_batch(data, jax.tree.map(lambda x: x[index], rows), first_row, negative_key, caps)
+        return phase.step(optimizer, scorer, config, state, batch, data, loss_key, axis=parallel.AXIS)
 
-        def step(index, state):
-            negative_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
-            batch = make_batch(data, jax.tree.map(lambda x: x[index], rows), first_row, negative_key, caps)
-            return phase.step(optimizer, scorer, config, state, batch, data, loss_key, axis=parallel.AXIS)
-
+    def block(state: TrainState, data: DeviceData, count, key, rows, caps):
         def body(index, carry):
             state, sums = carry
-            state, metrics = step(index, state)
+            state, metrics = step(index, state, data, key, rows, caps=caps)
             return state, jax.tree.map(jnp.add, sums, metrics)
 
-        _, shapes = jax.eval_shape(step, 0, state)
+        _, shapes = jax.eval_shape(partial(step, caps=caps), 0, state, data, key, rows)
         return jax.lax.fori_loop(0, count, body, (state, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)))
 
     return block
