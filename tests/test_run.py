@@ -285,6 +285,9 @@ def test_a_report_groups_and_compares_what_belongs_together(world, make_config, 
     log = tmp_path / "a" / "pretrain" / "metrics.jsonl"
     log.write_text("".join(json.dumps({"seconds": end}) + "\n" for end in (9, 19, 919, 929)))
     assert RunGroup([tmp_path / "a"]).seconds_per_epoch == 10  # the pause in epoch 3 is not counted
+    log.unlink()
+    with pytest.raises(UserError, match=r"metrics\.jsonl is missing"):
+        _ = RunGroup([tmp_path / "a"]).seconds_per_epoch
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"format": 2}', "[]"])

@@ -79,8 +79,10 @@ class RunGroup:
         seconds: list[float] = []
         for path, results in zip(self.paths, self.results, strict=True):
             for phase in results["phases"]:
-                lines = (path / phase / "metrics.jsonl").read_text().splitlines()
-                epochs = np.diff([json.loads(line)["seconds"] for line in lines], prepend=0.0)
+                log = path / phase / "metrics.jsonl"
+                if not log.exists():
+                    raise UserError(f"{log} is missing, which has the seconds of epochs; put it back, or remove {path}")
+                epochs = np.diff([json.loads(line)["seconds"] for line in log.read_text().splitlines()], prepend=0.0)
                 seconds += [float(np.median(epochs))] * len(epochs)
         return float(np.mean(seconds))
 
