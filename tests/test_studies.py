@@ -98,11 +98,13 @@ def test_rows_share_what_they_would_repeat(world, folder):
     run(world("ablate", **{"study.only": (name,)}), folder, command)
     markdown = page_of(folder, "ablate", "s0-part")
     assert "| **PAD** |" in markdown
-    assert f"| {name} |" in markdown
     row = folder / "pad-sasrec-ce-best-s0,experts.use=id+text"
     pad, variant = (read_results(folder / path) for path in ("pad-sasrec-ce-best-s0", row))
     assert variant["phases"]["align"] == pad["phases"]["align"]
     assert variant["phases"]["finetune"] != pad["phases"]["finetune"]
+    minus = [f"{100 * (variant['test'][m] - pad['test'][m]):+.2f} [" for m in ("HR@10", "nDCG@10")]
+    cells = next(line for line in markdown.splitlines() if line.startswith(f"| {name} |")).split(" | ")
+    assert all(cell.startswith(difference) for cell, difference in zip(cells[3:5], minus, strict=True))
     alone = world("align", **{"experts.use": ("id", "text")})
     for job in ("pretrain", "align"):
         run(replace(alone, job=job), folder / "alone")

@@ -13,13 +13,14 @@ import numpy as np
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 HATCHES = ("", "//", "..", "xx", "--", "++", "oo")
+LINES = (":", "--", "-.", "-")
 plt.rcParams.update({"svg.hashsalt": "pad_jax", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
 
 
 def ranking_bars(
     names: Sequence[str], values: Mapping[str, Sequence[Sequence[float]]], lines: Mapping[str, Mapping[str, float]]
 ) -> Any:
-    """One panel per metric: a horizontal bar per name with its seeds as points, and dotted lines for `lines`."""
+    """One panel per metric: a horizontal bar per name, its seeds as strokes, and a line up for each of `lines`."""
     figure, axes = plt.subplots(1, len(values), figsize=(10, 0.42 * len(names) + 1.6), sharey=True, squeeze=False)
     for axis, (metric, seeds) in zip(axes[0], values.items(), strict=True):
         means = [float(np.mean(v)) for v in seeds]
@@ -28,13 +29,28 @@ def ranking_bars(
             axis.plot(points, [place] * len(points), "|", color="black", markersize=9)
         for number, (label, found) in enumerate(lines.items()):
             if metric in found:
-                axis.axvline(found[metric], color=COLOURS[3], linestyle=(0, (1 + 2 * number, 2)), label=label)
+                axis.axvline(found[metric], color=COLOURS[3], linestyle=LINES[number % len(LINES)], label=label)
         axis.set_xlabel(f"{metric}, %")
         axis.set_xlim(left=0)
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 0].invert_yaxis()
     if lines:
         axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    return _done(figure)
+
+
+def differences(
+    names: Sequence[str], values: Mapping[str, Sequence[tuple[float, float, float]]], reference: str
+) -> Any:
+    """One panel per metric: for every name its difference to `reference`, (mean, low, high) in points."""
+    figure, axes = plt.subplots(1, len(values), figsize=(10, 0.42 * len(names) + 1.3), sharey=True, squeeze=False)
+    for axis, (metric, intervals) in zip(axes[0], values.items(), strict=True):
+        mean, low, high = np.array(intervals).T
+        axis.axvline(0, color="black", linewidth=1)
+        axis.errorbar(mean, range(len(names)), xerr=[mean - low, high - mean], fmt="o", color=COLOURS[0], capsize=3)
+        axis.set_xlabel(f"{metric} minus that of {reference}, points")
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
     return _done(figure)
 
 
@@ -46,7 +62,7 @@ def grouped_bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], y
         place = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * width
         style: dict[str, Any] = {"color": COLOURS[number], "hatch": HATCHES[number], "edgecolor": "white"}
         bars = axis.bar(place, values, width, label=label, **style)
-        axis.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
+        axis.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
     axis.set_xticks(range(len(groups)), groups)
     axis.set_ylabel(ylabel)
     axis.legend(frameon=False)

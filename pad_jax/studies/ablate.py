@@ -84,23 +84,23 @@ def report(study: Study) -> Page:
     )
     header = ["", "HR@10", "nDCG@10", "HR@10 minus PAD", "nDCG@10 minus PAD", "nDCG@10 cold", "nDCG@10 unseen"]
     for title, panel in panels(study.config).items():
-        named = {"**PAD**": pad, **{row.name: groups[row.name] for row in panel if row.name in groups}}
-        if len(named) == 1:
+        variants = {row.name: groups[row.name] for row in panel if row.name in groups}
+        if not variants:
             continue
+        found = {
+            metric: [interval(group.per_user(metric) - pad.per_user(metric)) for group in variants.values()]
+            for metric in ("HR@10", "nDCG@10")
+        }
+        differences = [["", ""], *([points(x) for x in pair] for pair in zip(*found.values(), strict=True))]
         page.heading(title)
         page.text(NOTES[title.split()[0]])
         table = []
-        for name, group in named.items():
-            cells = [group.cell("all", metric) for metric in ("HR@10", "nDCG@10")]
-            for metric in ("HR@10", "nDCG@10"):
-                difference = points(interval(group.per_user(metric) - pad.per_user(metric)))
-                cells.append("" if group is pad else difference)
-            table.append([name, *cells, group.cell("cold", "nDCG@10"), group.cell("unseen", "nDCG@10")])
+        for (name, group), minus in zip({"**PAD**": pad, **variants}.items(), differences, strict=True):
+            cells = [group.cell("all", metric) for metric in found]
+            table.append([name, *cells, *minus, group.cell("cold", "nDCG@10"), group.cell("unseen", "nDCG@10")])
         page.table(header, table)
-        metrics = ("HR@10", "nDCG@10")
-        values = {m: [[100 * r["test"][m] for r in group.results] for group in named.values()] for m in metrics}
-        figure = plots.ranking_bars([name.strip("*") for name in named], values, {})
-        page.picture(title.split()[0].lower(), figure, f"{title}: mean over seeds; strokes are single seeds.")
+        figure = plots.differences(list(variants), found, "PAD")
+        page.picture(title.split()[0].lower(), figure, f"{title}: difference to PAD, 95 % interval over users.")
     claims_table(page, claims(groups, c))
     return page
 
