@@ -312,7 +312,7 @@ def test_pairs_are_a_users_items_with_targets_and_others_of_the_bucket(dataset):
     expected = []
     for u in range(dataset.users):
         events = dataset.events[dataset.starts[u] : dataset.starts[u + 1]]
-        expected += [(i, events[-2]) for i in events[:-2]]
+        expected += [(i, events[-2]) for i in events[:-2] if i != events[-2]]
     assert len(pairs[0][0]) == 2 * len(expected)
     assert set(expected) <= set(zip(*pairs[0], strict=True))
     again = pairs_by_bucket(dataset, 3)
@@ -330,6 +330,15 @@ def test_drawn_items_are_none_that_the_user_met():
         *((i, 6) for i in (1, 2, 3)),
     ]
     assert set(second[6:].tolist()) == {2}
+
+
+def test_no_item_is_paired_with_itself():
+    """Item 2 is a training item and the target."""
+    items = [f"i{i}" for i in range(5)]
+    first, second = pairs_by_bucket(from_sequences("one", items, items, ["u"], [[1, 2, 3, 2, 4]]), 1)[1]
+    assert first.tolist() == [1, 3, 1, 3]
+    assert second[:2].tolist() == [2, 2]
+    assert set(second[2:].tolist()) == {5}
 
 
 def test_distances_and_t_test():

@@ -19,7 +19,8 @@ def pairs_by_bucket(dataset: Dataset, buckets: int, seed: int = 12345, most: int
     For every user whose validation target is in the bucket: each training item with the target, and with one random
     item of the bucket that is not among the user's events. A bucket keeps at most `most` pairs, drawn at random.
 
-    Differs: the paper speaks of all pairs of a behaviour and a target; these are the released code's.
+    Differs: the paper speaks of all pairs of a behaviour and a target; these are the released code's, but for a target
+    that the user has met before: its distance to itself is 0 in every table and says nothing of any.
     """
     random = np.random.default_rng(seed)
     bucket, _ = frequency_buckets(dataset.counts, buckets)
@@ -32,6 +33,7 @@ def pairs_by_bucket(dataset: Dataset, buckets: int, seed: int = 12345, most: int
             continue
         events = dataset.events[begin:end]
         target, history = int(dataset.events[valid]), dataset.events[begin:train_end].astype(np.int64)
+        history = history[history != target]
         pool = members[bucket[target]]
         others = pool[~np.isin(pool, events)]
         drawn = random.choice(others, len(history)) if len(others) else history[:0]

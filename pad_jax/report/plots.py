@@ -48,6 +48,7 @@ def differences(
         mean, low, high = np.array(intervals).T
         axis.axvline(0, color="black", linewidth=1)
         axis.errorbar(mean, range(len(names)), xerr=[mean - low, high - mean], fmt="o", color=COLOURS[0], capsize=3)
+        axis.locator_params("x", nbins=6)
         axis.set_xlabel(f"{metric} minus that of {reference}, points")
     axes[0, 0].set_yticks(range(len(names)), names)
     axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
@@ -86,10 +87,10 @@ def curves(
             axis.plot(x, values, color=COLOURS[number], marker=MARKS[number], label=label)
             if dashed:
                 axis.plot(x, dashed[label], "--", color=COLOURS[number], linewidth=1)
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title, fontsize=10, pad=22)
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(series))
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
     return _done(figure)
