@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from pad_jax.models.dropout import dropout
@@ -25,23 +26,30 @@ class Caser(nn.Module):
     def __call__(self, x: Float[Array, "T D"], layout: Layout, train: bool) -> Float[Array, "T D"]:
         width, length = x.shape[-1], layout.length
         init = nn.initializers.xavier_normal()
-        history = jnp.pad(layout.grid.to_grid(x), ((0, 0), (length - 1, 0), (0, 0)))  # B, 2 L - 1, D
-        window = jnp.arange(length)[:, None] + jnp.arange(length)[None]  # window[t] = the L places that end with slot t
+        grid = layout.grid.to_grid(x)
 
         weights = self.param("vertical", init, (length, self.vertical))
         bias = self.param("vertical_bias", nn.initializers.zeros, (self.vertical,))
-        vertical = jnp.einsum("btsd,sv->btvd", history[:, window], weights) + bias[None, None, :, None]
+        age = np.arange(length)[:, None] - np.arange(length)  # of slot u (columns) for the event of slot t
+        band = jnp.where(age[..., None] >= 0, weights[length - 1 - abs(age)], 0)
+        vertical = jnp.einsum("bud,tuv->btvd", grid, band) + bias[None, None, :, None]
 
-        heights = jnp.repeat(jnp.arange(1, length + 1), self.horizontal)
+        heights = np.repeat(np.arange(1, length + 1), self.horizontal)
         kernel = self.param("horizontal", _heights_init(heights), (length, width, len(heights)))
-        kernel *= jnp.arange(length)[:, None, None] < heights[None, None]  # a filter of height h ends after h slots
+        kernel *= np.arange(length)[:, None, None] < heights  # a filter of height h ends after h slots
         bias = self.param("horizontal_bias", nn.initializers.zeros, (len(heights),))
-        padded = jnp.pad(history, ((0, 0), (0, length - 1), (0, 0)))  # so that every place starts a filter
-        if self.dtype:
-            padded, kernel = padded.astype(self.dtype), kernel.astype(self.dtype)
-        slid = jax.lax.conv_general_dilated(padded, kernel, (1,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
+        # Every event times every row of every filter, the last row first: row L-1-r meets slot u where its filter
+        # begins r slots after slot u-L+1. Written in lines of 2 L and read in lines of 2 L - 1, this is column u+r of
+        # line u, and their sum the filters slid along. A convolution would do, but in a loop XLA has only a slow one.
+        rows = kernel[::-1].transpose(1, 0, 2).reshape(width, -1)
+        dtype = self.dtype or x.dtype
+        products = jnp.matmul(x.astype(dtype), rows.astype(dtype), preferred_element_type=x.dtype)
+        products = layout.grid.to_grid(products).reshape(-1, length, length, len(heights))
+        lines = jnp.pad(products, ((0, 0), (0, 0), (0, length), (0, 0))).reshape(len(grid), -1, len(heights))
+        slid = lines[:, : length * (2 * length - 1)].reshape(len(grid), length, 2 * length - 1, -1).sum(axis=1)
+        window = np.arange(length)[:, None] + np.arange(length)  # window[t] = the L places that end with slot t
         slid = nn.relu(slid + bias[None, None])[:, window]  # B, L (events), L (first slot of the filter), filters
-        fits = jnp.arange(length)[:, None] + heights[None] <= length
+        fits = np.arange(length)[:, None] + heights <= length
         horizontal = jnp.where(fits[None, None], slid, 0).max(axis=2)  # ReLU makes 0 the least value
 
         y = jnp.concatenate([vertical.reshape(*vertical.shape[:2], -1), horizontal], axis=-1)
