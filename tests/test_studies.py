@@ -273,6 +273,11 @@ def test_a_study_that_was_killed_while_it_copied_goes_on(world, folder, monkeypa
     assert (row / "pretrain" / "checkpoints.partial").exists()
     assert not (row / "pretrain" / "checkpoints").exists()
     monkeypatch.setattr("pad_jax.studies.study.shutil", shutil)
+    log = folder / "pad-sasrec-ce-best-s0" / "pretrain" / "metrics.jsonl"
+    log.rename(folder / "aside")
+    with pytest.raises(UserError, match=r"pretrain/metrics\.jsonl is missing"):
+        run(world("ablate", **fields), folder, command)
+    (folder / "aside").rename(log)
     run(world("ablate", **fields), folder, command)
     assert not (row / "pretrain" / "checkpoints.partial").exists()
     assert list(read_results(row)["phases"]) == ["pretrain", "align", "finetune"]

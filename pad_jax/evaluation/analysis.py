@@ -19,8 +19,8 @@ def pairs_by_bucket(dataset: Dataset, buckets: int, seed: int = 12345, most: int
     For every user whose validation target is in the bucket: each training item with the target, and with one random
     item of the bucket that is not among the user's events. A bucket keeps at most `most` pairs, drawn at random.
 
-    Differs: the paper speaks of all pairs of a behaviour and a target; these are the released code's, but for a target
-    that the user has met before: its distance to itself is 0 in every table and says nothing of any.
+    Differs: the paper speaks of all pairs of a behaviour and a target; these are the released code's, without pairs
+    of an item with itself (targets that a user met before), whose distance is 0 in every table.
     """
     random = np.random.default_rng(seed)
     bucket, _ = frequency_buckets(dataset.counts, buckets)

@@ -20,7 +20,7 @@ class Caser(nn.Module):
     horizontal: int = 2
     vertical: int = 2
     dropout: float = 0.1
-    dtype: str | None = None  # of the convolution and the last product
+    dtype: str | None = None  # of the products with horizontal filters and of the last one
 
     @nn.compact
     def __call__(self, x: Float[Array, "T D"], layout: Layout, train: bool) -> Float[Array, "T D"]:
@@ -38,9 +38,9 @@ class Caser(nn.Module):
         kernel = self.param("horizontal", _heights_init(heights), (length, width, len(heights)))
         kernel *= np.arange(length)[:, None, None] < heights  # a filter of height h ends after h slots
         bias = self.param("horizontal_bias", nn.initializers.zeros, (len(heights),))
-        # Every event times every row of every filter, the last row first: row L-1-r meets slot u where its filter
-        # begins r slots after slot u-L+1. Written in lines of 2 L and read in lines of 2 L - 1, this is column u+r of
-        # line u, and their sum the filters slid along. A convolution would do, but in a loop XLA has only a slow one.
+        # products[b, u, j] = x[b, u] . kernel[L-1-j], of filters that begin in slot u+j-(L-1): column u+j of `slid`.
+        # Written in lines of 2 L and read in lines of 2 L - 1, line u moves by u, and the sum over lines is `slid`.
+        # A convolution would do the same, but within a loop XLA has only a slow one for CPUs.
         rows = kernel[::-1].transpose(1, 0, 2).reshape(width, -1)
         dtype = self.dtype or x.dtype
         products = jnp.matmul(x.astype(dtype), rows.astype(dtype), preferred_element_type=x.dtype)

@@ -63,7 +63,7 @@ def grouped_bars(groups: Sequence[str], series: Mapping[str, Sequence[float]], y
         place = np.arange(len(groups)) + (number - (len(series) - 1) / 2) * width
         style: dict[str, Any] = {"color": COLOURS[number], "hatch": HATCHES[number], "edgecolor": "white"}
         bars = axis.bar(place, values, width, label=label, **style)
-        axis.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
+        axis.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
     axis.set_xticks(range(len(groups)), groups)
     axis.set_ylabel(ylabel)
     axis.legend(frameon=False)

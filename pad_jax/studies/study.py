@@ -141,9 +141,13 @@ def inherit(run: Run, base: Run, phases: Sequence[str]) -> None:
     ranks = {n: r for n, r in known.items() if n.partition("/")[2] not in theirs["phases"]}
     for phase in wanted:
         found, to = base.workdir.path / phase, run.workdir.path / phase
+        best = str(theirs["phases"][phase]["best_epoch"])
+        for part in (found / "metrics.jsonl", found / "checkpoints" / best):
+            if not part.exists():
+                raise UserError(f"{part} is missing, from which {to} is copied; remove {base.workdir.path}")
         run.workdir.write_config(phase)
         shutil.copy2(found / "metrics.jsonl", to)
-        partial, best = to / "checkpoints.partial", str(theirs["phases"][phase]["best_epoch"])
+        partial = to / "checkpoints.partial"
         for left in (partial, to / "checkpoints"):  # by a study that was killed here
             shutil.rmtree(left, ignore_errors=True)
         shutil.copytree(found / "checkpoints" / best, partial / best)
