@@ -273,14 +273,17 @@ def test_a_study_that_was_killed_while_it_copied_goes_on(world, folder, monkeypa
     assert (row / "pretrain" / "checkpoints.partial").exists()
     assert not (row / "pretrain" / "checkpoints").exists()
     monkeypatch.setattr("pad_jax.studies.study.shutil", shutil)
-    log = folder / "pad-sasrec-ce-best-s0" / "pretrain" / "metrics.jsonl"
-    log.rename(folder / "aside")
-    with pytest.raises(UserError, match=r"pretrain/metrics\.jsonl is missing"):
-        run(world("ablate", **fields), folder, command)
-    (folder / "aside").rename(log)
     run(world("ablate", **fields), folder, command)
     assert not (row / "pretrain" / "checkpoints.partial").exists()
     assert list(read_results(row)["phases"]) == ["pretrain", "align", "finetune"]
+
+    for part in ("pretrain/metrics.jsonl", "align/checkpoints"):  # a part that was lost: nothing is copied
+        path = folder / "pad-sasrec-ce-best-s0" / part
+        path.rename(folder / "aside")
+        with pytest.raises(UserError, match=f"{part}.* is missing; put it back"):
+            run(world("ablate", **{"study.only": ("gate bucket_emb",)}), folder, command)
+        assert not (folder / "pad-sasrec-ce-best-s0,gate.kind=bucket_emb" / "pretrain").exists()
+        (folder / "aside").rename(path)
 
 
 def test_a_row_needs_its_base(world, tmp_path):

@@ -137,20 +137,23 @@ def inherit(run: Run, base: Run, phases: Sequence[str]) -> None:
     wanted = [phase for phase in phases if phase not in results["phases"]]
     if not wanted:
         return
+    parts = {}
+    for phase in wanted:
+        folder, best = base.workdir.path / phase, str(theirs["phases"][phase]["best_epoch"])
+        parts[phase] = folder / "metrics.jsonl", folder / "checkpoints" / best
+        for part in parts[phase]:
+            if not part.exists():
+                raise UserError(f"{part} is missing; put it back, or remove {base.workdir.path} to train it again")
     known = read_ranks(base.workdir.path)
     ranks = {n: r for n, r in known.items() if n.partition("/")[2] not in theirs["phases"]}
-    for phase in wanted:
-        found, to = base.workdir.path / phase, run.workdir.path / phase
-        best = str(theirs["phases"][phase]["best_epoch"])
-        for part in (found / "metrics.jsonl", found / "checkpoints" / best):
-            if not part.exists():
-                raise UserError(f"{part} is missing, from which {to} is copied; remove {base.workdir.path}")
+    for phase, (log, best) in parts.items():
+        to = run.workdir.path / phase
         run.workdir.write_config(phase)
-        shutil.copy2(found / "metrics.jsonl", to)
+        shutil.copy2(log, to)
         partial = to / "checkpoints.partial"
         for left in (partial, to / "checkpoints"):  # by a study that was killed here
             shutil.rmtree(left, ignore_errors=True)
-        shutil.copytree(found / "checkpoints" / best, partial / best)
+        shutil.copytree(best, partial / best.name)
         os.replace(partial, to / "checkpoints")
         results["phases"][phase] = theirs["phases"][phase]
         ranks |= {n: r for n, r in known.items() if n.partition("/")[2] == phase}
