@@ -137,10 +137,10 @@ def inherit(run: Run, base: Run, phases: Sequence[str]) -> None:
     wanted = [phase for phase in phases if phase not in results["phases"]]
     if not wanted:
         return
-    parts = {}
+    parts: dict[str, tuple[Path, Path]] = {}
     for phase in wanted:
-        folder, best = base.workdir.path / phase, str(theirs["phases"][phase]["best_epoch"])
-        parts[phase] = folder / "metrics.jsonl", folder / "checkpoints" / best
+        folder, epoch = base.workdir.path / phase, str(theirs["phases"][phase]["best_epoch"])
+        parts[phase] = folder / "metrics.jsonl", folder / "checkpoints" / epoch
         for part in parts[phase]:
             if not part.exists():
                 raise UserError(f"{part} is missing; put it back, or remove {base.workdir.path} to train it again")
