@@ -12,15 +12,15 @@ import transformers
 
 from benchmarks.harness import Report, arguments, in_turn, ratio, run
 from benchmarks.problem import configuration, pantry
-from pad_jax.config import TextConfig
 from pad_jax.text import encode as text
+from pad_jax.text.settings import TextSettings
 
 
 def main() -> None:
     parser = arguments(__doc__, rounds=3)
     parser.add_argument("--titles", type=int, default=2048)
     options = parser.parse_args()
-    config = TextConfig()
+    config = TextSettings()
     titles = list(pantry(configuration()).titles)[: options.titles]
     source = text._source(config.encoder)
     device = "cuda" if torch.cuda.is_available() else "cpu"

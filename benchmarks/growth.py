@@ -57,7 +57,7 @@ def main() -> None:
 
 def measure(case: dict[str, Any], rounds: int) -> dict[str, Any]:
     """Seconds to prepare, milliseconds per step, seconds of an epoch's training and ranking, and the peak of memory."""
-    small = {"model__width": 32, "model__blocks": 1} if case["part"] == "lazy" else {}
+    small = {"model__width": 32, "sasrec__blocks": 1} if case["part"] == "lazy" else {}
     config = configuration(train__steps_per_dispatch=8, optimizer__tables=case["tables"], **small)
     dataset = generated(case["events"], case["items"])
     started = time.perf_counter()

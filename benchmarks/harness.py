@@ -17,7 +17,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from pad_jax import versions
+from pad_jax import environment
 from pad_jax.errors import UserError
 
 
@@ -61,7 +61,7 @@ def machine() -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "cpu": f"{cpu}, {cores} cores",
         "devices": devices,
-        "versions": versions(),
+        "versions": environment.versions(),
     }
 
 

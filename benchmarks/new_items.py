@@ -17,10 +17,10 @@ import numpy as np
 import pad_jax
 from benchmarks.harness import Report, arguments, run
 from benchmarks.problem import configuration, pantry
-from pad_jax.config import TextConfig
 from pad_jax.evaluation.baselines import cosine_of
 from pad_jax.run import main as command_line
 from pad_jax.text.encode import encode
+from pad_jax.text.settings import TextSettings
 
 SHARE = 0.05
 
@@ -58,7 +58,7 @@ def main() -> None:
     code = command_line(["main.py", "--config=configs/table.py:all", *flags, f"--workdir={workdir}"])
     if code:
         sys.exit(code)
-    vectors, _ = encode(data.titles, TextConfig())
+    vectors, _ = encode(data.titles, TextSettings())
     numbers = np.flatnonzero(new)
     titles = [data.titles[n - 1] for n in numbers]
     model = pad_jax.load(workdir).with_items(ids[new].tolist(), titles, vectors[numbers - 1])

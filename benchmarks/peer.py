@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pad_jax.config import Config
+from pad_jax.settings import Config
 
 
 class Peer:
@@ -32,19 +32,19 @@ class Peer:
 
     def sasrec(self, x: Tensor, filled: Tensor, at: str) -> Tensor:
         """x [B, L, D], filled [B, L]."""
-        m = self.config.model
-        pre = m.norm == "pre"
+        s, share = self.config.sasrec, self.config.model.dropout
+        pre = s.norm == "pre"
         rows, length, width = x.shape
         causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         own = torch.eye(length, dtype=torch.bool, device=x.device)  # an empty slot sees itself: no row of NaN
         seen = (causal & filled[:, None, :] | own)[:, None]
         x = x + self.p[f"{at}/positions"]
         x = self.drop(x if pre else self.norm(x, f"{at}/norm_input"))
-        for block in range(m.blocks):
+        for block in range(s.blocks):
             name = f"{at}/block_{block}"
             y = self.norm(x, f"{name}_norm_attention") if pre else x
-            q, k, v = (self.linear(y, f"{name}_{s}").view(rows, length, m.heads, -1).transpose(1, 2) for s in "qkv")
-            y = F.scaled_dot_product_attention(q, k, v, seen, m.dropout if self.train else 0.0)
+            q, k, v = (self.linear(y, f"{name}_{n}").view(rows, length, s.heads, -1).transpose(1, 2) for n in "qkv")
+            y = F.scaled_dot_product_attention(q, k, v, seen, share if self.train else 0.0)
             y = self.drop(self.linear(y.transpose(1, 2).reshape(rows, length, width), f"{name}_o"))
             x = x + y if pre else self.norm(x + y, f"{name}_norm_attention")
             y = self.norm(x, f"{name}_norm_ffn") if pre else x
@@ -161,7 +161,7 @@ def ranks_by_comparison(scores: Tensor, target: Tensor, history: Tensor) -> Tens
 
 
 def draw_negatives(gaps: Tensor, items: int, length: int) -> Tensor:
-    """[B, L] items outside the prefix whose `pad_jax.data.batches.history_gaps` are `gaps` [B, W]."""
+    """[B, L] items outside the prefix whose `pad_jax.batching.device.history_gaps` are `gaps` [B, W]."""
     outside = items - (gaps < items).sum(1, keepdim=True)
     rank = (torch.rand(len(gaps), length, device=gaps.device) * outside).long()
     return 1 + rank + (gaps[:, None] <= rank[:, :, None]).sum(-1)

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.harness import Report, arguments, in_turn, ratio, run
 from benchmarks.problem import configuration
-from pad_jax.data.batches import device_data
+from pad_jax.batching.device import device_data
 from pad_jax.data.files import find_files
 from pad_jax.data.pantry import FOLDER, HISTORY, METADATA, SHA256, URL, read
 

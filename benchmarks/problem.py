@@ -10,12 +10,15 @@ import torch
 from flax.traverse_util import flatten_dict
 
 from benchmarks.peer import Peer, draw_negatives
-from pad_jax.config import Config, config_dict, resolve
-from pad_jax.data import READERS
-from pad_jax.data.batches import Blocks, common_caps, device_data, make_batch, packer
+from pad_jax import parallel
+from pad_jax.batching.batch import common_caps, make_batch, packer
+from pad_jax.batching.device import device_data
+from pad_jax.batching.order import Blocks
+from pad_jax.config import config_dict, resolve
+from pad_jax.data import pantry as prime_pantry
 from pad_jax.data.dataset import Dataset, leave_one_out
 from pad_jax.methods import METHODS
-from pad_jax.training import parallel
+from pad_jax.settings import Config
 from pad_jax.training.loop import SAMPLE, block_of_steps
 from pad_jax.training.optimizer import adamw
 from pad_jax.training.step import TrainState
@@ -44,7 +47,7 @@ def configuration(**fields: Any) -> Config:
 
 def pantry(config: Config) -> Dataset:
     """Prime Pantry; raises UserError where it cannot be found."""
-    return READERS["pantry"](config)
+    return prime_pantry.load(config)
 
 
 class Numbers(Sequence):
@@ -124,7 +127,7 @@ class Ours:
         batch = make_batch(data, first, jnp.int32(0), jax.random.key(2), caps)
 
         def loss(params, data):
-            parts = self.phase.step.args[0](self.scorer, self.config, params, batch, data, None)
+            parts = self.phase.loss(self.scorer, self.config, params, batch, data, None)
             return sum(weight * mean.value for weight, mean in parts.values())
 
         value, gradients = jax.jit(jax.value_and_grad(loss))(self.params, data)

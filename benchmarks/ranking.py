@@ -5,6 +5,7 @@ of each user, as released recommenders do. With --whole, the encoder and the tow
 """
 
 import statistics
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import torch
 from benchmarks.harness import Report, arguments, in_turn, ratio, run
 from benchmarks.peer import mask_history, ranks_by_comparison
 from benchmarks.problem import Ours, Theirs, configuration, pantry, random_text
+from pad_jax.blocks import rows_that_fit
 from pad_jax.evaluation.ranking import ranker, ranks_of
 
 
@@ -61,7 +63,7 @@ class Vectors:
         history[again | (history == target[:, None]) | (random.random((users, 20)) < 0.6)] = 0
         self.jax = [jnp.asarray(x) for x in (user, item, target.astype(np.int32), history.astype(np.int32))]
         self.torch = [torch.from_numpy(x).to(self.device) for x in (user, item, target, history)]
-        self.ranks = jax.jit(ranks_of)
+        self.ranks = jax.jit(partial(ranks_of, rows=rows_that_fit(items + 1)))
 
     def ours(self) -> np.ndarray:
         user, item, target, history = self.jax

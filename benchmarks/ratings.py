@@ -14,9 +14,8 @@ import numpy as np
 import polars as pl
 
 from benchmarks.harness import Report, arguments, in_own_process, peak_mib, run
-from pad_jax import data as datasets
-from pad_jax.config import Config, DataConfig
-from pad_jax.data import prepared
+from pad_jax.config import config_dict, resolve
+from pad_jax.data import prepared, readers
 
 _CHUNK = 1_000_000
 
@@ -65,12 +64,14 @@ def main() -> None:
 
 def prepare(folder: Path) -> None:
     """Reads the files, and then what was kept of them."""
-    config = Config("electronics", data=DataConfig(path=str(folder)))
+    values = config_dict("electronics")
+    values.data.path = str(folder)
+    config = resolve(values)
     prepared.ROOT = folder / "runs"
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
-        dataset = datasets.load(config)
+        dataset = readers.load(config)
         seconds.append(time.perf_counter() - started)
         peak = peak_mib() if len(seconds) == 1 else peak
     counts = {"users": dataset.users, "items": dataset.items, "events": len(dataset.events)}

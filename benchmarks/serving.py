@@ -13,24 +13,23 @@ import numpy as np
 
 from benchmarks.harness import Report, arguments, in_turn, ratio, run
 from benchmarks.problem import configuration, pantry
+from pad_jax.batching.layout import lay_out, pack
 from pad_jax.data.dataset import Dataset
-from pad_jax.models.layout import lay_out, pack
 from pad_jax.models.scorer import Scorer
-from pad_jax.serving import Recommender
-from pad_jax.text.table import Transform
+from pad_jax.serving import Artifact, Recommender
+from pad_jax.serving.artifact import Text
 
 _HISTORIES = 256
 
 
 def model_of(scorer: Scorer, dataset: Dataset) -> Recommender:
     """A model over the dataset's items whose weights are random."""
-    width, items = scorer.model.width, dataset.items
+    width, items = scorer.config.model.width, dataset.items
     random = np.random.default_rng(0)
     params = scorer.init(jax.random.key(0), items, width)
     vectors = {e: random.normal(size=(items + 1, width)).astype(np.float32) / width**0.5 for e in scorer.experts}
     gates = np.full((items + 1, len(scorer.experts)), 1 / len(scorer.experts), np.float32)
-    nothing = Transform("none", np.zeros(0), np.zeros(0))
-    return Recommender(scorer, params, dataset.item_ids, dataset.titles, vectors, gates, nothing, {}, {})
+    return Recommender(Artifact(scorer, params, dataset.item_ids, dataset.titles, vectors, gates, Text()))
 
 
 def main() -> None:
@@ -39,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     config = configuration(recipe="best")
     dataset, length = pantry(config), config.data.length
-    scorer = Scorer(config.model, config.gate, "sasrec", ("id", "aligned", "text"), config.data.buckets, length)
+    scorer = Scorer(config, ("id", "aligned", "text"), config.gate.kind)
     model = model_of(scorer, dataset)
     users = np.random.default_rng(0).choice(dataset.users, _HISTORIES, replace=False)
     parts = [dataset.events[dataset.starts[u] : dataset.starts[u + 1]] for u in users]
@@ -50,15 +49,15 @@ def main() -> None:
         inputs[row, length - len(latest) :] = latest
     start, bins = pack((inputs > 0).sum(axis=1)[None], length)
     tokens = int(bins[0]) * length
-    vectors = {e: jnp.asarray(x) for e, x in model.vectors.items()}
+    vectors = {e: jnp.asarray(x) for e, x in model.artifact.vectors.items()}
     items = jnp.asarray(model.item_vectors())
 
     @jax.jit
     def bare(inputs, start):
         layout = lay_out(inputs > 0, start, tokens)
         ids = jnp.take(inputs.reshape(-1), layout.grid.cell, mode="fill", fill_value=0)
-        encoded = layout.last(scorer.users(model.params, {e: x[ids] for e, x in vectors.items()}, layout))
-        return encoded @ items.T
+        users = scorer.users(model.artifact.params, {e: x[ids] for e, x in vectors.items()}, layout)
+        return layout.last(scorer.joined(users)) @ items.T
 
     on_device = jnp.asarray(inputs), jnp.asarray(start[0])
     scores = np.array(bare(*on_device))

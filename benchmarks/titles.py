@@ -14,9 +14,9 @@ import torch
 import transformers
 
 from benchmarks.harness import Report, arguments, in_own_process, peak_mib, run
-from pad_jax.config import TextConfig
 from pad_jax.data.dataset import Dataset, leave_one_out
 from pad_jax.text.encode import encode_table
+from pad_jax.text.settings import TextSettings
 
 WORDS = ("cable", "usb", "black", "charger", "case", "for", "wireless", "pack", "hd", "camera", "coffee", "tea")
 
@@ -47,7 +47,7 @@ def encode(folder: Path, count: int) -> None:
     dataset = Dataset("titles", ids, titles, ["u"], np.ones(3, np.int32), starts, leave_one_out(starts))
     before, started = peak_mib(), time.perf_counter()
     path = folder / "table.safetensors"
-    encode_table(path, dataset, TextConfig(encoder=str(folder), keep_in="float16", batch=512))
+    encode_table(path, dataset, TextSettings(encoder=str(folder), keep_in="float16", batch=512))
     seconds = time.perf_counter() - started
     figures = {"before_mib": before, "peak_mib": peak_mib(), "table_mib": path.stat().st_size / 2**20}
     print(json.dumps(figures | {"seconds": seconds, "titles_per_s": count / seconds}))

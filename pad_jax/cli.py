@@ -8,12 +8,25 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import config_flags
 
-from pad_jax.config import Config, resolve
+from pad_jax.config import explain, resolve
 from pad_jax.errors import UserError
+from pad_jax.registry import REGISTRIES
+from pad_jax.settings import RECIPES, Config
 from pad_jax.studies import STUDIES
-from pad_jax.workdir import run_name
+from pad_jax.workdir.identity import run_name
 
-DEFAULT = str(Path(__file__).parent.parent / "configs" / "demo.py")
+JOBS = {
+    "all": "every phase of the method, evaluation, table; makes what is missing (default)",
+    "prepare": "read the dataset and say what is in it",
+    "encode": "make the text table of its titles",
+    "pretrain, align, finetune": "one phase of the method, from the best checkpoint of the one before",
+    "evaluate": "rank again with the best checkpoints",
+    "recommend": "top-k lists of all users, or of histories in a file; also with items that training never saw",
+    "compare": "study: every method under one protocol",
+    "backbones": "study: each backbone alone and under PAD",
+    "ablate": "study: PAD with one thing changed",
+    "analyse": "study: warm to unseen items, distances of items, the learned gate",
+}
 
 
 class Arguments(NamedTuple):
@@ -25,26 +38,37 @@ class Arguments(NamedTuple):
     command: Callable[[str], str]  # job -> the command line that does it with the same settings
 
 
+def bundled() -> dict[str, Path]:
+    """The configurations that come with the package, by name."""
+    package = Path(__file__).parent
+    folder = next(p for p in (package / "configs", package.parent / "configs") if p.is_dir())
+    return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
+
+
 def parse(argv: list[str]) -> Arguments:
     """Parses `argv` (program name first). Raises UserError for anything that absl or the config file refuses."""
+    name, argv = _with_paths(argv)
     values = flags.FlagValues()
     try:
-        file = config_flags.DEFINE_config_file(
-            "config", DEFAULT, "FILE:JOB; override fields with --config.FIELD=VALUE", flag_values=values, sys_argv=argv
-        )
-        flags.DEFINE_string("workdir", "", "where results go; empty: runs/<dataset>/<choices>", flag_values=values)
-        flags.DEFINE_string("coordinator", "", "host:port of process 0, for several processes", flag_values=values)
-        flags.DEFINE_integer("processes", 1, "how many processes train together", flag_values=values)
-        flags.DEFINE_integer("process", 0, "number of this process", flag_values=values)
-        flags.DEFINE_boolean("help", False, "show the flags", short_name="h", flag_values=values)
+        file = config_flags.DEFINE_config_file("config", str(bundled()["demo"]), "", flag_values=values, sys_argv=argv)
+        flags.DEFINE_string("workdir", "", "", flag_values=values)
+        flags.DEFINE_string("coordinator", "", "", flag_values=values)
+        flags.DEFINE_integer("processes", 1, "", flag_values=values)
+        flags.DEFINE_integer("process", 0, "", flag_values=values)
+        flags.DEFINE_string("explain", "", "", flag_values=values)
+        flags.DEFINE_boolean("help", False, "", short_name="h", flag_values=values)
         rest = values(argv)
         if values["help"].value:
-            print(values.main_module_help())
+            print(usage(_program(argv[0])))
             raise SystemExit(0)
         if len(rest) > 1:
             raise UserError(f"unknown argument {rest[1]!r}; settings are given as --config.FIELD=VALUE")
+        source = file.value  # registers what the file brings
+        if values["explain"].value:
+            print(explain(str(values["explain"].value).removeprefix("config.")))
+            raise SystemExit(0)
         overrides = config_flags.get_override_values(values["config"])
-        config = resolve(file.value.copy_and_resolve_references(), overrides)
+        config = resolve(source.copy_and_resolve_references(), overrides)
     except AttributeError as error:
         raise UserError(f"unknown field of config: {_one_line(error)}") from error
     except (flags.Error, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:
@@ -59,9 +83,8 @@ def parse(argv: list[str]) -> Arguments:
         )
 
     def command(job: str) -> str:
-        name = str(config_flags.get_config_filename(values["config"])).partition(":")[0]
         settings = [f"--config.{field}={value}" for field, value in overrides.items()]
-        return shlex.join(["python", argv[0], f"--config={name}:{job}", *settings, f"--workdir={workdir}"])
+        return f"{_program(argv[0])} " + shlex.join([f"--config={name}:{job}", *settings, f"--workdir={workdir}"])
 
     return Arguments(config, workdir, coordinator, processes, process, command)
 
@@ -70,6 +93,52 @@ def default_workdir(config: Config) -> str:
     """runs/<dataset>, and for a run of one method the folder that belongs to it there."""
     folder = f"runs/{config.dataset}"
     return folder if config.job in STUDIES else f"{folder}/{run_name(config)}"
+
+
+def usage(program: str) -> str:
+    """What --help prints."""
+    choices = {f"--config.{kind}": ", ".join(REGISTRIES[kind]) for kind in ("method", "backbone", "loss")}
+    choices["--config.recipe"] = "; ".join(f"{name}: {about}" for name, about in RECIPES.items())
+    choices["--config.seed"] = "0, 1, .."
+    options = {
+        "--config=FILE:JOB": f"a file with get_config(job), or one of {', '.join(bundled())}; default demo",
+        "--config.FIELD=VALUE": "any other field, e.g. --config.mmd.kernel=laplacian --config.model.width=64",
+        "--explain=FIELD": "what is known of a field, of a section, or with `all` of every field",
+        "--workdir=DIR": "where results go; default runs/<dataset>/<choices>",
+        "--coordinator=HOST:PORT": "of process 0, where several processes train together",
+        "--processes=N, --process=I": "how many they are, and which this one is, from 0",
+    }
+    titled = {"Jobs": JOBS, "Choices": choices, "Flags": options}
+    width = max(len(name) for part in titled.values() for name in part)
+    lines = [f"{program} [--config=FILE:JOB] [--config.FIELD=VALUE ..]"]
+    for title, part in titled.items():
+        lines += ["", f"{title}:", *(f"  {name:<{width}}  {about}" for name, about in part.items())]
+    lines += ["", "Settings: docs/settings.md, or --explain=all. Without any flag: the demo, from titles to a table."]
+    return "\n".join(lines)
+
+
+def _with_paths(argv: list[str]) -> tuple[str, list[str]]:
+    """The configuration as the user named it, and `argv` with the path of a bundled one in place of its name."""
+    name, found = "demo", list(argv)
+    for place, argument in enumerate(argv[1:], 1):
+        flag, equals, value = argument.partition("=")
+        if flag.lstrip("-") != "config" or not flag.startswith("-"):
+            continue
+        if not equals:
+            place += 1
+            value = argv[place] if place < len(argv) else ""
+        name, colon, job = value.partition(":")
+        if not Path(name).exists():
+            if name not in bundled():
+                known = ", ".join(bundled())
+                raise UserError(f"--config={name}: there is no such file, and the configurations by name are {known}")
+            found[place] = (f"{flag}=" if equals else "") + f"{bundled()[name]}{colon}{job}"
+    return name, found
+
+
+def _program(path: str) -> str:
+    """How this program is started."""
+    return f"python {path}" if path.endswith(".py") else Path(path).name
 
 
 def _one_line(error: Exception) -> str:

@@ -1,128 +1,74 @@
 """A method on a dataset in a workdir: what it works on, and what can be done with it."""
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import filelock
 import jax
 import numpy as np
 
-from pad_jax import data as datasets
-from pad_jax.config import Config
-from pad_jax.data.batches import DeviceData, device_data
+from pad_jax import parallel
+from pad_jax.atomic import write_atomically
+from pad_jax.batching.device import DeviceData, device_data
+from pad_jax.console import say
+from pad_jax.data import readers
 from pad_jax.data.dataset import SPLITS, Dataset, Split, frequency_buckets
 from pad_jax.errors import UserError
 from pad_jax.evaluation.baselines import BASELINES, baseline_ranks
 from pad_jax.evaluation.metrics import summarize
 from pad_jax.evaluation.ranking import ranker
-from pad_jax.methods.base import Method, Phase
+from pad_jax.methods.registry import METHODS, method_of
+from pad_jax.models.experts import EXPERTS
 from pad_jax.models.scorer import Scorer
-from pad_jax.report.console import say
-from pad_jax.serving import export, is_of
-from pad_jax.text import encode as text_encode
-from pad_jax.text.table import Transform, check_finite, check_replaceable, check_settings, fit, read_table
-from pad_jax.training import loop, parallel
+from pad_jax.report import table
+from pad_jax.serving.artifact import Artifact, Text, is_of
+from pad_jax.settings import Config
+from pad_jax.text.source import TextSource
+from pad_jax.training import loop
 from pad_jax.training.checkpoint import Checkpoints
 from pad_jax.training.parameters import split, start
+from pad_jax.training.phase import Phase
 from pad_jax.training.step import merge
-from pad_jax.workdir import Workdir
+from pad_jax.workdir.identity import Workdir, rules_of
 
 
 class Run:
-    """Everything is read when first needed."""
+    """Everything is read when first needed. `command` tells the user how a job is run."""
 
-    def __init__(self, config: Config, workdir: Path, method: Method, command: Callable[[str], str]):
-        self.config, self.method, self.command, self._path = config, method, command, workdir
+    def __init__(self, config: Config, workdir: Path, command: Callable[[str], str]):
+        self.config, self.command, self._path = config, command, workdir
+        self.rules = rules_of(workdir) or METHODS.entry(config.method).rules
+        self.method = method_of(config, self.rules)
 
     @cached_property
     def workdir(self) -> Workdir:
-        table = self.text[0] if self.method.reads_text and self.text else None
-        text = None if table is None else hashlib.sha256(table.tobytes()).hexdigest()
-        return Workdir(self._path, self.config, self.dataset.fingerprint, text)
+        table = self.text.table if self.method.reads_text else None
+        return Workdir(self._path, self.config, self.dataset.fingerprint, table and table.sha256, self.rules)
 
     @cached_property
     def dataset(self) -> Dataset:
         started = time.monotonic()
-        data = datasets.load(self.config)
+        data = readers.load(self.config)
         say(
             f"{data.name}: {data.users:,} users, {data.items:,} items, {len(data.events):,} events "
             f"({time.monotonic() - started:.1f} s)" + (f"; {data.note}" if data.note else "")
         )
         return data
 
-    def prepare(self) -> None:
-        """Reads the dataset and says what is in it."""
-        say(datasets.summary(self.dataset, self.config.data.buckets))
-
-    @property
-    def table_path(self) -> Path:
-        if self.config.text.table:
-            return Path(self.config.text.table)
-        name = f"{self.config.text.encoder}-{self.config.text.pooling}".strip("/").replace("/", "_")
-        return Path("runs") / self.config.dataset / f"text-{name}.safetensors"
-
-    def encode(self, again: bool = False) -> None:
-        """Makes the text table, when it is missing or `again`; while another run makes it, this one waits."""
-        path = self.table_path
-        check_replaceable(path)
-        if jax.process_index() == 0 and (again or not path.exists()):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with filelock.FileLock(path.with_name(f".{path.name}.lock")):
-                    if again or not path.exists():
-                        text_encode.encode_table(path, self.dataset, self.config.text)
-                        say(f"text table: {path}")
-            except OSError as error:
-                raise UserError(f"text table {path} cannot be written ({error}); set --config.text.table") from error
-        parallel.wait("encode")
-
     @cached_property
-    def text(self) -> tuple[np.ndarray, dict[str, Any]] | None:
-        """The text table and its manifest; None when the method works without and there is none."""
-        if not self.table_path.exists():
-            if self.config.text.table:
-                raise UserError(f"config.text.table={self.table_path} does not exist; make it with the job `encode`")
-            if not self.method.reads_text:
-                return None
-            if not text_encode.available():
-                raise UserError(
-                    f"method {self.method.name} reads item texts, but there is no table {self.table_path} and no torch "
-                    "to make one: pip install -r requirements.txt, or set --config.text.table"
-                )
-            self.encode()
-        table, manifest = read_table(self.table_path, self.dataset)
-        if not self.config.text.table:
-            check_settings(self.table_path, manifest, self.config.text)
-        if self.config.text.keep_in == "float16" and table.dtype != np.float16:
-            with np.errstate(over="ignore"):
-                table = table.astype(np.float16)
-            check_finite(self.table_path, table[1:], range(1, len(table)))
-        return table, manifest
-
-    @cached_property
-    def transform(self) -> Transform:
-        """What text vectors go through before training reads them."""
-        assert self.text is not None
-        return fit(self.text[0][1:], self.config.text.transform, self.config.model.width)
+    def text(self) -> TextSource:
+        return TextSource(self.config, self.dataset, self.method.name if self.method.reads_text else "")
 
     @cached_property
     def data(self) -> DeviceData:
-        config, text = self.config, None
-        if self.method.reads_text:
-            assert self.text is not None
-            table = self.text[0]
-            rows = self.transform(table[1:])
-            text = np.concatenate([np.zeros((1, rows.shape[1]), rows.dtype), rows]).astype(table.dtype)
-            if config.model.text_tower == "residual" and text.shape[1] != config.model.width:
-                raise UserError(
-                    f"config.model.text_tower=residual needs text of width {config.model.width}, not {text.shape[1]}: "
-                    "set --config.text.transform=principal"
-                )
-        return parallel.replicate(device_data(self.dataset, config.data.length, config.data.buckets, text))
+        """What training needs of dataset and text, on every device."""
+        config = self.config
+        text = self.text.for_training() if self.method.reads_text else None
+        data = device_data(self.dataset, config.data.length, config.data.buckets, text)
+        arrays = {name: EXPERTS[name].arrays(config, self.dataset, text) for name in self.method.experts}
+        return parallel.replicate(data._replace(arrays={name: own for name, own in arrays.items() if own}))
 
     @cached_property
     def splits(self) -> dict[str, Split]:
@@ -131,7 +77,11 @@ class Run:
     def metrics(self, ranks: np.ndarray, name: str) -> dict[str, Any]:
         target, counts, buckets = self.splits[name].target, self.dataset.counts, self.config.data.buckets
         bucket, _ = frequency_buckets(counts, buckets)
-        return summarize(ranks, counts[target], bucket[target], self.config.eval.ks, buckets)
+        return summarize(ranks, counts[target], bucket[target], self.config.eval.ks, buckets, self.dataset.items)
+
+    def prepare(self) -> None:
+        """Reads the dataset and says what is in it."""
+        say(readers.summary(self.dataset, self.config))
 
     def train(self, phases: Sequence[Phase]) -> None:
         for phase in phases:
@@ -143,6 +93,11 @@ class Run:
         if phase.name in finished:
             say(f"{phase.name}: finished before, best epoch {finished[phase.name]['best_epoch']}")
             return
+        if self.rules != (today := METHODS.entry(self.config.method).rules):
+            raise UserError(
+                f"{self.workdir.path} was made under rules {self.rules} of the method {self.config.method!r}, which "
+                f"has rules {today} now: it can be evaluated, reported and served; train in a new --workdir"
+            )
         parallel.check_batch(self.config.train.batch, self.config.mmd.group)
         scorer, params, frozen = self.initial(phase)
         self.workdir.write_config(phase.name)
@@ -172,7 +127,7 @@ class Run:
                     f"{self.workdir.path}; make it with: {self.command(before.name)}"
                 )
             previous = self.best(before)
-        return scorer, *split(start(phase, fresh, previous), phase.keep)
+        return scorer, *split(start(phase, self.config, fresh, previous, self.data), phase.keep)
 
     def best(self, phase: Phase) -> dict[str, Any]:
         """All parameters of a finished phase's best checkpoint."""
@@ -204,12 +159,13 @@ class Run:
         parallel.wait("model")  # all processes have looked before one writes
         if same:
             return
-        text: tuple[Transform, tuple[int, dict]] = Transform("none", np.zeros(0), np.zeros(0)), (0, {})
+        text = Text()
         if self.method.reads_text:
-            assert self.text is not None
-            text = self.transform, (self.text[0].shape[1], self.text[1])
+            table = self.text.table
+            assert table is not None
+            text = Text(table.rows.shape[1], table.manifest, self.text.transform)
         names = self.dataset.item_ids, self.dataset.titles
-        export(folder, self.config, phase.scorer(self.config), self.best(phase), self.data, names, *text, identity)
+        Artifact.of(phase.scorer(self.config), self.best(phase), self.data, *names, text).save(folder, identity)
 
     def evaluate(self) -> None:
         """Ranks again with the best checkpoint of every finished phase."""
@@ -224,18 +180,29 @@ class Run:
             self.record(phase, ranker(phase.scorer(self.config), self.config.eval.batch), self.best(phase), summary)
 
     def baselines(self) -> None:
-        """The scorers that hardly learn: once in a workdir, again when there is another text table."""
-        results, text = self.workdir.results, self.text
+        """The baselines that hardly learn: once in a workdir, again when there is another text table."""
+        results, text = self.workdir.results, self.text.table
         known = results["baselines"]
-        if jax.process_index() != 0 or (known and results["text_encoder"] == (text and text[1])):
+        if not parallel.is_main() or (known and results["text_encoder"] == (text and text.manifest)):
             return
-        say("scorers without learning")
+        say("baselines")
         entries: dict[str, Any] = dict.fromkeys(BASELINES)
         ranks = {f"{name}/target_count": self.dataset.counts[part.target] for name, part in self.splits.items()}
         for name, part in self.splits.items():
-            for scorer, values in baseline_ranks(self.dataset, part, text and text[0]):
+            for scorer, values in baseline_ranks(self.dataset, part, text and text.rows):
                 if values is not None:
                     entries[scorer] = (entries[scorer] or {}) | {name: self.metrics(values, name)}
                     ranks[f"{name}/{scorer}"] = values
-        results |= {"baselines": entries, "text_encoder": text and text[1]}
+        results |= {"baselines": entries, "text_encoder": text and text.manifest}
         self.workdir.write(ranks)
+
+    def write_table(self) -> None:
+        """The table of results as results.md."""
+        if parallel.is_main():
+            write_atomically(self.workdir.path / "results.md", table.as_markdown(self.workdir.results).encode())
+
+    def show(self) -> None:
+        """The table of results, on the console and as results.md."""
+        self.write_table()
+        path = self.workdir.path
+        say("\n" + table.as_text(self.workdir.results) + f"\n\nresults: {path}/results.json")

@@ -3,20 +3,23 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from pad_jax import parallel
+from pad_jax.console import Task, progress, say
 from pad_jax.data.dataset import Dataset
 from pad_jax.data.files import first_line
 from pad_jax.data.table import read_catalogue
 from pad_jax.errors import UserError
 from pad_jax.pipeline import Run
-from pad_jax.report.console import Task, progress, say
+from pad_jax.registry import SECTIONS
 from pad_jax.serving import Recommender, load
+from pad_jax.settings import setting
 from pad_jax.text import encode as text_encode
 from pad_jax.text.table import check_settings, read_own
 
@@ -32,10 +35,25 @@ _USERS = 4096  # whose lists are in memory at once
 History = tuple[str, list[str]]
 
 
+@dataclass(frozen=True)
+class RecommendSettings:
+    """The job `recommend`."""
+
+    k: int = setting(10, "items of a list")
+    histories: str = setting("", 'JSON lines {"user", "history"}; empty: all users of the dataset')
+    catalogue: str = setting("", "file of items, some of which training never saw; columns as in `table`")
+    vectors: str = setting("", "own text vectors of that catalogue, .npy or safetensors; empty: they are encoded")
+    output: str = setting("", ".parquet or .jsonl; empty: <workdir>/recommendations.parquet")
+    exclude_history: bool = setting(True, "leave items of the history out of the list")
+
+
+SECTIONS.register("recommend", RecommendSettings)
+
+
 def recommend(run: Run) -> None:
     """Writes the lists of every user: `.parquet` with a row for each item, `.jsonl` with a line for each user."""
     config = run.config.recommend
-    if jax.process_count() > 1:
+    if parallel.processes() > 1:
         raise UserError("the job recommend is work for one process: leave --processes out")
     path = Path(config.output) if config.output else run.workdir.path / "recommendations.parquet"
     if path.suffix not in (".parquet", ".jsonl"):
@@ -136,30 +154,30 @@ def read_histories(path: Path) -> list[History]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); set --config.recommend.histories") from error
     if len({user for user, _ in found}) < len(found):
-        raise UserError(f"{path}: a user stands in the file twice; give each line its own")
+        raise UserError(f"{path}: a user appears twice in the file; give each line its own")
     return found
 
 
 def with_new_items(model: Recommender, run: Run) -> Recommender:
     """The model and those items of `recommend.catalogue` that it does not know, by their texts."""
-    config = run.config
+    config, manifest = run.config, model.artifact.text.manifest
     path = Path(config.recommend.catalogue)
     items = read_catalogue(path, config.table)
     new = items.with_row_index("row").filter(~pl.col("item").is_in(model.item_ids))
     say(f"{path}: {new.height:,} new items, {items.height - new.height:,} that training knows")
     if not new.height:
         return model
-    if model.scorer.experts == ("id",):
+    if not model.knows_new_items:
         raise UserError(f"method {config.method} knows item IDs alone and cannot score new items; leave {path} out")
     texts = new["text"].to_list()
     if config.recommend.vectors:
         vectors = read_own(Path(config.recommend.vectors), items.height, str(path))[new["row"].to_numpy()]
-    elif model.manifest.get("own"):
+    elif manifest.get("own"):
         raise UserError(
-            f"the model reads own vectors ({model.manifest['encoder']}), which no encoder makes: bring those of {path} "
+            f"the model reads own vectors ({manifest['encoder']}), which no encoder makes: bring those of {path} "
             "with --config.recommend.vectors"
         )
     else:
-        check_settings(run.table_path, model.manifest, config.text)
+        check_settings(run.text.path, manifest, config.text)
         vectors, _ = text_encode.encode(texts, config.text)
     return model.with_items(new["item"].to_list(), texts, vectors)

@@ -9,14 +9,12 @@ from typing import Any
 
 import jax
 
-from pad_jax import cli
-from pad_jax.config import Config, check_choice
+from pad_jax import cli, parallel
 from pad_jax.errors import UserError
-from pad_jax.methods import METHODS
 from pad_jax.pipeline import Run
 from pad_jax.recommend import recommend
+from pad_jax.settings import Config, check_choice
 from pad_jax.studies import STUDIES
-from pad_jax.training import parallel
 
 
 def main(argv: list[str]) -> int:
@@ -27,7 +25,7 @@ def main(argv: list[str]) -> int:
     try:
         arguments = cli.parse(argv)
         if arguments.coordinator:
-            _join(arguments)
+            parallel.join(arguments.coordinator, arguments.processes, arguments.process)
         _cache_compilations()
         run(arguments.config, arguments.workdir, arguments.command)
     except UserError as error:
@@ -44,20 +42,18 @@ def run(config: Config, workdir: Path, command: Callable[[str], str] = "the job 
 
     `command` tells the user how another job is run.
     """
-    check_choice("method", config.method, METHODS)
-    method = METHODS[config.method](config)
-    alone: dict[str, Callable[[Run], Any]] = {"prepare": Run.prepare, "encode": lambda r: r.encode(again=True)}
-    training: dict[str, Callable[[Run], None]] = {
-        **{phase.name: functools.partial(Run.train, phases=(phase,)) for phase in method.phases},
-        "evaluate": Run.evaluate,
-        "all": functools.partial(Run.train, phases=method.phases),
-    }
-    reading: dict[str, Callable[[Run], None]] = {"recommend": recommend}
-    check_choice("job", config.job, [*alone, *training, *reading, *STUDIES])
     if config.job in STUDIES:
         STUDIES[config.job](config, workdir, command(config.job))
         return {}
-    job = Run(config, workdir, method, command)
+    job = Run(config, workdir, command)
+    alone: dict[str, Callable[[Run], Any]] = {"prepare": Run.prepare, "encode": lambda r: r.text.encode(again=True)}
+    training: dict[str, Callable[[Run], None]] = {
+        **{phase.name: functools.partial(_train, phase=phase.name) for phase in job.method.phases},
+        "evaluate": Run.evaluate,
+        "all": _train,
+    }
+    reading: dict[str, Callable[[Run], None]] = {"recommend": recommend}
+    check_choice("job", config.job, [*alone, *training, *reading, *STUDIES])
     if config.job in alone:
         alone[config.job](job)
         return {}
@@ -66,18 +62,16 @@ def run(config: Config, workdir: Path, command: Callable[[str], str] = "the job 
             reading[config.job](job)
             return job.workdir.results
         training[config.job](job)
-        if method.phases[-1].name in job.workdir.results["phases"]:
+        if job.method.phases[-1].name in job.workdir.results["phases"]:
             job.export()
-        job.workdir.show()
+        job.show()
         parallel.wait("results")  # nobody reads them before they are written
     return job.workdir.results
 
 
-def _join(arguments: cli.Arguments) -> None:
-    try:
-        jax.distributed.initialize(arguments.coordinator, arguments.processes, arguments.process)
-    except (ValueError, IndexError, RuntimeError) as error:
-        raise UserError(f"--coordinator={arguments.coordinator}: {error}; it must be host:port of process 0") from error
+def _train(run: Run, phase: str = "") -> None:
+    """One phase, or all of them."""
+    run.train([p for p in run.method.phases if phase in ("", p.name)])
 
 
 def _cache_compilations() -> None:

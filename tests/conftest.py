@@ -20,20 +20,22 @@ from jaxtyping import install_import_hook
 
 install_import_hook("pad_jax", "beartype.beartype")
 
+import shutil
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pad_jax.config import Config, config_dict, resolve
-from pad_jax.data.dataset import Dataset, from_sequences
-from pad_jax.models.layout import Layout, lay_out, pack
-from pad_jax.text.table import TableWriter
+from pad_jax.config import config_dict, resolve
+from pad_jax.data.dataset import Dataset
+from pad_jax.run import run
+from pad_jax.settings import Config
+from tests.support import registries
+from tests.support.data import small_config, tiny_dataset, tiny_text, write_table
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-ROOT = Path(__file__).parent.parent
+EPOCHS = {"pretrain.epochs": 1, "align.epochs": 1, "finetune.epochs": 1}
 
 
 def pytest_configure(config):
@@ -43,47 +45,10 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-#: A model small enough for tests.
-SMALL = {
-    "model.width": 16,
-    "model.blocks": 1,
-    "data.length": 8,
-    "mmd.group": 4,
-    "train.batch": 16,
-    "train.steps_per_dispatch": 3,
-    "train.sampled": 12,
-    "eval.batch": 8,
-}
-
-
-def set_fields(config, fields):
-    """Sets dotted names of a ConfigDict."""
-    for name, value in fields.items():
-        *parents, last = name.split(".")
-        node = config
-        for parent in parents:
-            node = node[parent]
-        node[last] = value
-
-
 @pytest.fixture
 def make_config():
     """A small Config; overrides are dotted names, with __ for the dot where Python wants a name."""
-
-    def make(recipe: str = "paper", **overrides) -> Config:
-        fields = SMALL | {"recipe": recipe} | {name.replace("__", "."): value for name, value in overrides.items()}
-        config = config_dict("demo", "all")
-        set_fields(config, fields)
-        return resolve(config, fields)
-
-    return make
-
-
-def laid_out(mask, first_row: int = 0, spare: int = 0) -> Layout:
-    """The layout of a left-padded grid, packed, with `spare` bins more than it takes."""
-    start, bins = pack(np.asarray(mask).sum(axis=1)[None], mask.shape[1])
-    tokens = (int(bins[0]) + spare) * mask.shape[1]
-    return lay_out(jnp.asarray(mask), jnp.asarray(start[0]), tokens, first_row)
+    return small_config
 
 
 @pytest.fixture(scope="session")
@@ -91,28 +56,47 @@ def dataset() -> Dataset:
     return tiny_dataset()
 
 
-def tiny_dataset(users: int = 37) -> Dataset:
-    """30 items, and a number of users that no batch and no device count divides."""
-    random = np.random.default_rng(0)
-    sequences = [random.integers(1, 31, size=random.integers(5, 13)) for _ in range(users)]
-    names = [f"u{u}" for u in range(users)]
-    return from_sequences("tiny", [f"i{i}" for i in range(30)], [f"title {i}" for i in range(30)], names, sequences)
-
-
 @pytest.fixture(scope="session")
 def text() -> np.ndarray:
     """A text table [31, 12] with a zero row 0."""
-    table = np.random.default_rng(1).normal(size=(31, 12)).astype(np.float32)
-    table[0] = 0
-    return table
+    return tiny_text()
 
 
-def write_table(path: Path, rows: np.ndarray, dataset: Dataset, manifest: dict) -> None:
-    """The text table of `rows` [N, E], an item each."""
-    with TableWriter(path, dataset, rows.shape[1], rows.dtype, manifest, {}) as writer:
-        for item, row in enumerate(rows, 1):
-            writer.put(item, row)
-        writer.finish()
+@pytest.fixture
+def world(dataset, text, tmp_path, monkeypatch):
+    """The tiny dataset under the name `demo`, in an empty current folder: the fields of a run with a text table."""
+    monkeypatch.chdir(tmp_path)
+    registries.as_demo(dataset)
+    write_table(tmp_path / "text.safetensors", text[1:], dataset, {"encoder": "random"})
+    return {"text.table": str(tmp_path / "text.safetensors"), **EPOCHS}
+
+
+@pytest.fixture(scope="session")
+def trainings():
+    """Workdirs that a test has trained, by what they are of."""
+    return {}
+
+
+@pytest.fixture
+def train(world, make_config, tmp_path, tmp_path_factory, trainings):
+    """A configuration and a workdir of its own with the finished run; the same run is made once."""
+
+    def trained(method="pad", backbone="sasrec", gate="bucket"):
+        fields = {"method": method, "backbone": backbone, "gate.kind": gate}
+        config, name = make_config("best", **world | fields), (method, backbone, gate)
+        if name not in trainings:
+            trainings[name] = tmp_path_factory.mktemp("trained") / "w"
+            run(config, trainings[name])
+        workdir = tmp_path / f"w{len(list(tmp_path.iterdir()))}"
+        shutil.copytree(trainings[name], workdir)
+        return config, workdir
+
+    return trained
+
+
+@pytest.fixture
+def trained(train):
+    return train()
 
 
 @pytest.fixture(scope="session")
@@ -125,10 +109,19 @@ def pantry_config() -> Config:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compiled_for_one_module():
+def _few_compiled():
     """Every compiled program holds memory maps, and a process may have 65,530 of them."""
     yield
-    jax.clear_caches()
+    maps = Path("/proc/self/maps")
+    if not maps.exists() or len(maps.read_bytes().splitlines()) > 20_000:
+        jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _registries():
+    """What a test registers is gone after it."""
+    with registries.restored():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="the peer needs torch")
 
 import benchmarks.problem as problem
 from benchmarks.harness import in_turn, ratio
-from tests.conftest import ROOT
+from tests.support.data import ROOT
 
 
 @pytest.mark.parametrize("phase", ["pretrain", "align", "finetune"])

@@ -6,10 +6,11 @@ import sys
 import pytest
 
 from pad_jax import cli
-from pad_jax.config import Config, config_dict, dotted, resolve
+from pad_jax.config import config_dict, resolve
 from pad_jax.errors import UserError
 from pad_jax.run import main, run
-from tests.conftest import ROOT
+from pad_jax.settings import Config, dotted
+from tests.support.data import ROOT
 
 
 def parse(*arguments):
@@ -71,16 +72,16 @@ def test_sasrec_has_the_epochs_of_all_phases():
         (["--config.mmd.kernel=gausian"], "did you mean 'gaussian'"),
         (["--config.model.width=wide"], "model.width"),
         (["--config.model.width=0"], "config.model.width must be at least 1"),
-        (["--config.model.width=33"], "does not divide by heads"),
-        (["--config.model.dropout=1"], r"config.model.dropout must be in \[0, 1\)"),
-        (["--config.model.heads=0"], "config.model.heads must be at least 1"),
+        (["--config.model.width=33"], "does not divide by config.sasrec.heads"),
+        (["--config.model.dropout=1"], "config.model.dropout must be at least 0, below 1"),
+        (["--config.model.heads=0"], "config.sasrec.heads must be at least 1"),
         (["--config.seed=-1"], "config.seed must be at least 0"),
         (["--config.data.keep=0"], "config.data.keep must be at least 3"),
         (["--config.pretrain.epochs=0"], "config.pretrain.epochs must be at least 1"),
         (["--config.pretrain.learning_rate=0.0"], "config.pretrain.learning_rate must be above 0"),
         (["--config.gate.start=(1.0,2.0)"], "config.gate.start must have 3 numbers"),
-        (["--config.mmd.scales=()"], "config.mmd.scales must be at least"),
-        (["--config.eval.ks=(5,)"], "config.eval.ks must be whole numbers, 10 among them"),
+        (["--config.mmd.scales=()"], "config.mmd.scales must name one scale or more"),
+        (["--config.eval.ks=(5,)"], "config.eval.ks must have 10 among them"),
         (["--processes=2"], "several processes need --coordinator=host:port"),
         (["--coordinator=host:1", "--processes=2", "--process=2"], "each its own --process from 0"),
         (["--coordinator=host", "--processes=2"], "must be host:port of process 0"),
@@ -108,7 +109,7 @@ def test_mistakes_are_one_line(arguments, message, capsys, tmp_path, monkeypatch
     [
         ("job", "alignn", "did you mean 'align'"),
         ("method", "pda", "did you mean 'pad'"),
-        ("dataset", "x", "one of demo"),
+        ("dataset", "x", "one of electronics, demo"),
     ],
 )
 def test_unknown_choices(field, value, message, make_config, tmp_path):

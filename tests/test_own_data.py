@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from pad_jax.run import main
-from tests.conftest import ROOT, SMALL
-from tests.raw_data import WORDS, amazon, mind
+from tests.support.data import ROOT, SMALL
+from tests.support.raw_data import WORDS, amazon, mind
 
 torch = pytest.importorskip("torch", reason="encoding needs torch")
 TRAINING = SMALL | {

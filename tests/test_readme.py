@@ -8,7 +8,7 @@ import pytest
 from pad_jax.losses.mmd import KERNELS
 from pad_jax.methods import METHODS
 from pad_jax.run import main
-from tests.conftest import ROOT, SMALL, write_table
+from tests.support.data import ROOT, SMALL, write_table
 
 README = (ROOT / "README.md").read_text()
 

@@ -13,28 +13,23 @@ import jax
 import numpy as np
 import pytest
 
-from pad_jax.data import READERS
 from pad_jax.errors import UserError
-from pad_jax.methods import METHODS
 from pad_jax.pipeline import Run
 from pad_jax.report.__main__ import report
 from pad_jax.report.groups import RunGroup
-from pad_jax.report.results import read_ranks
 from pad_jax.run import main, run
 from pad_jax.training import loop
-from tests.conftest import ROOT, SMALL, tiny_dataset, write_table
+from pad_jax.workdir.results import read_ranks
+from tests.support.data import ROOT, SMALL, tiny_dataset, write_table
+from tests.support.registries import as_demo
 
 EPOCHS = {"pretrain.epochs": 2, "align.epochs": 2, "finetune.epochs": 2}
 
 
 @pytest.fixture
-def world(dataset, text, tmp_path, monkeypatch):
-    """The tiny dataset under the name `demo`, with a text table, in an empty current folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(READERS, "demo", lambda _: dataset)
-    path = tmp_path / "text.safetensors"
-    write_table(path, text[1:], dataset, {"encoder": "random"})
-    return {"text.table": str(path), **EPOCHS}
+def world(world):
+    """Runs of two epochs a phase."""
+    return world | EPOCHS
 
 
 def parameters(workdir, phase):
@@ -248,10 +243,10 @@ def test_parameters_that_are_not_finite_stop_the_run(world, make_config, tmp_pat
 
 
 def test_a_run_that_cannot_fit_is_refused(world, make_config, tmp_path, monkeypatch):
-    from pad_jax.training import memory
+    from pad_jax import parallel
 
     with monkeypatch.context() as patch:
-        patch.setattr(memory.psutil, "virtual_memory", lambda: type("M", (), {"available": 1000, "total": 1000})())
+        patch.setattr(parallel.psutil, "virtual_memory", lambda: type("M", (), {"available": 1000, "total": 1000})())
         with pytest.raises(UserError, match=r"training needs .* are at hand"):
             run(make_config("paper", method="sasrec", **world), tmp_path / "w")
     run(make_config("paper", method="sasrec", **world | {"model.dropout": 0.2}), tmp_path / "w")  # the cure may differ
@@ -263,7 +258,7 @@ def test_a_report_groups_and_compares_what_belongs_together(world, make_config, 
 
     def pretend(name, **fields):
         """The results of `a` as those of a run with other fields."""
-        run_of = Run(config(**fields), tmp_path / name, METHODS["sasrec"](config()), str)
+        run_of = Run(config(**fields), tmp_path / name, str)
         run_of.workdir.write_config("pretrain")
         shutil.copy(tmp_path / "a" / "ranks.safetensors", tmp_path / name)
         results = json.loads((tmp_path / "a" / "results.json").read_text()) | {"seed": run_of.config.seed}
@@ -272,12 +267,12 @@ def test_a_report_groups_and_compares_what_belongs_together(world, make_config, 
     run(config(), tmp_path / "a")
     pretend("b", seed=1)
     pretend("wider", **{"model.width": 32})
-    READERS["demo"] = lambda _: tiny_dataset(users=41)
+    as_demo(tiny_dataset(users=41))
     pretend("other", seed=2)
     assert "2 seeds |" in report([tmp_path / "a", tmp_path / "b"], [])
     with pytest.raises(UserError, match="differ by more than their seed"):
         report([tmp_path / "a", tmp_path / "wider"], [])
-    with pytest.raises(UserError, match="a seed stands there twice"):
+    with pytest.raises(UserError, match="a seed appears twice"):
         report([tmp_path / "a", tmp_path / "a"], [])
     with pytest.raises(UserError, match="different data"):
         report([tmp_path / "a"], [tmp_path / "other"])
@@ -312,7 +307,7 @@ def test_a_damaged_checkpoint_is_one_line(world, make_config, tmp_path):
 def test_two_processes_train_as_one(world, make_config, tmp_path):
     """The same phases under jax.distributed: two processes with two devices each, and one process with four."""
     port = 20000 + os.getpid() % 20000
-    script = ROOT / "tests" / "two_processes.py"
+    script = ROOT / "tests" / "support" / "two_processes.py"
     flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=2")
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
 

@@ -6,11 +6,11 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Int64, Shaped
 
-from pad_jax.config import Config
+from pad_jax.console import say
 from pad_jax.data.dataset import Cuts, Dataset, leave_one_out
 from pad_jax.data.tables import Cut
 from pad_jax.errors import UserError
-from pad_jax.report.console import say
+from pad_jax.settings import Config
 
 
 class Events(NamedTuple):
@@ -82,7 +82,7 @@ def split_by_time(
 
     The validation target lies before t_test. Returns which of the `ordered` events are kept, the latest `data.keep` - 2
     of each user before t_valid and all from there on, and where the split is, before anything is left out. Raises
-    UserError without times, or for cuts that are none.
+    UserError without times, or for cuts that are not in order.
     """
     if events.cut is None or "time" not in ordered.columns:
         raise UserError(f"config.data.time={config.data.time} needs the times of events, and {config.dataset} has none")

@@ -94,11 +94,11 @@ class Dataset:
         return np.bincount(self.events[is_training], minlength=self.items + 1)
 
     @cached_property
-    def training_users(self) -> Int[np.ndarray, " V"]:
+    def training_users(self) -> Int[np.ndarray, " train"]:
         """The users whose training prefix has two events or more: the others have nothing to predict."""
         return np.flatnonzero(self.cuts.train_end - self.starts[:-1] >= 2)
 
-    def train_windows(self, length: int) -> Int32[np.ndarray, "V W"]:
+    def train_windows(self, length: int) -> Int32[np.ndarray, "train W"]:
         """The latest `length` + 1 events of the training prefixes, left-padded: inputs [:, :-1], targets [:, 1:].
 
         A row for each of `training_users`.
@@ -106,7 +106,7 @@ class Dataset:
         users = self.training_users
         return _last(self.events, self.starts[:-1][users], self.cuts.train_end[users], length + 1)
 
-    def train_prefixes(self) -> Int32[np.ndarray, "V H"]:
+    def train_prefixes(self) -> Int32[np.ndarray, "train H"]:
         """All events of the training prefixes, left-padded."""
         return self.train_windows(int((self.cuts.train_end - self.starts[:-1]).max()) - 1)
 

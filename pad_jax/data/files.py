@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pooch
 
-from pad_jax.config import DataConfig
+from pad_jax.console import console, say
+from pad_jax.data.settings import DataSettings
 from pad_jax.errors import UserError
-from pad_jax.report.console import console, say
 
 
-def data_folder(config: DataConfig, folder: str) -> Path:
+def data_folder(config: DataSettings, folder: str) -> Path:
     """`config.data.path`, else $PAD_JAX_DATA/<folder>, else data/<folder>."""
     if config.path:
         return Path(config.path)
@@ -21,7 +21,7 @@ def data_folder(config: DataConfig, folder: str) -> Path:
     return Path(root or "data") / folder
 
 
-def find_files(config: DataConfig, folder: str, base_url: str, sha256: Mapping[str, str]) -> dict[str, Path]:
+def find_files(config: DataSettings, folder: str, base_url: str, sha256: Mapping[str, str]) -> dict[str, Path]:
     """The named files in `data_folder`; what is missing is downloaded from `base_url` and checked against `sha256`.
 
     A file that is there is taken as it is: it may be the user's own; nothing is downloaded into `config.path`. Raises

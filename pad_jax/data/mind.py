@@ -15,14 +15,15 @@ from pathlib import Path
 
 import polars as pl
 
-from pad_jax.config import Config
+from pad_jax.console import say
 from pad_jax.data.assemble import Events, assemble
 from pad_jax.data.dataset import Dataset
 from pad_jax.data.files import data_folder
 from pad_jax.data.prepared import prepared
+from pad_jax.data.readers import READERS, Reader
 from pad_jax.data.tables import LINE, collect, date_cut, distinct, read_lines
 from pad_jax.errors import UserError
-from pad_jax.report.console import say
+from pad_jax.settings import Config
 
 BEHAVIORS, NEWS = "behaviors.tsv", "news.tsv"
 NOTE = "raw MIND: not comparable with the paper's numbers, which are of a prepared selection"
@@ -133,3 +134,8 @@ def _unpacked(part: Path) -> Iterator[tuple[Path, Path]]:
             raise UserError(f"{part} cannot be unpacked: {error}; unpack it yourself, or fetch it again") from error
         say(f"{part}: unpacked")
         yield paths
+
+
+#: Items and ends of the buckets of the paper's data (official code).
+KNOWN = 79707, [41, 127, 276, 517, 889, 1467, 2413, 4070, 7618]
+READERS.register("mind", Reader(load, known=KNOWN))

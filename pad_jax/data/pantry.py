@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pad_jax.config import Config
 from pad_jax.data.dataset import Dataset, from_sequences
 from pad_jax.data.files import find_files, read_csv
 from pad_jax.data.prepared import prepared
+from pad_jax.data.readers import READERS, Reader
 from pad_jax.errors import UserError
+from pad_jax.settings import Config
 
 FOLDER = "prime_pantry"
 HISTORY, METADATA, FREQUENCY = "Prime_Pantry_cleaned_history.csv", "metadata_Prime_Pantry.csv", "Prime_Pantry_fre.csv"
@@ -48,7 +49,7 @@ def read_metadata(path: Path) -> tuple[list[str], list[str]]:
         if not row["title"].strip():
             raise UserError(f"{path}, line {line}: item {row['asin']!r} has an empty title; give it one")
         if row["asin"] in seen:
-            raise UserError(f"{path}, line {line}: item {row['asin']!r} stands in the file twice; remove one")
+            raise UserError(f"{path}, line {line}: item {row['asin']!r} appears twice in the file; remove one")
         seen.add(row["asin"])
         item_ids.append(row["asin"])
         titles.append(row["title"])
@@ -81,9 +82,9 @@ def _parse(path: Path, line: int, text: str) -> list[str]:
     try:
         items = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise UserError(f"{path}, line {line}: the history is no Python list: {text[:60]!r}") from error
+        raise UserError(f"{path}, line {line}: the history is not a Python list: {text[:60]!r}") from error
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-        raise UserError(f"{path}, line {line}: the history is no list of item ids: {text[:60]!r}")
+        raise UserError(f"{path}, line {line}: the history is not a list of item ids: {text[:60]!r}")
     return items
 
 
@@ -100,3 +101,8 @@ def check_frequencies(path: Path, dataset: Dataset) -> None:
                 f"{path}, line {line}: item {item} has count {count}, the histories say {known}; "
                 f"{HISTORY} and {FREQUENCY} do not belong together"
             )
+
+
+#: Items and ends of the buckets (official code).
+KNOWN = 8347, [35, 100, 205, 361, 585, 898, 1357, 2074, 3348]
+READERS.register("pantry", Reader(load, timed=False, known=KNOWN))

@@ -9,17 +9,20 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pad_jax.config import Config
+from pad_jax.atomic import folder_atomically
+from pad_jax.console import say
 from pad_jax.data.dataset import Cuts, Dataset
 from pad_jax.data.files import first_line
+from pad_jax.data.readers import READERS, reader_name
 from pad_jax.data.tables import BROKEN
 from pad_jax.errors import UserError
-from pad_jax.report.console import say
-from pad_jax.report.results import folder_atomically
+from pad_jax.settings import Config, as_dict
 
 ROOT = Path("runs")
 #: Fields of `config.data` that do not change what is read.
 _ELSEWHERE = ("path", "length", "buckets")
+#: Modules that every reader works with; beside them, only its own file decides what is read.
+_SHARED = ("assemble", "dataset", "files", "tables", "prepared")
 
 
 def prepared(config: Config, files: Iterable[Path], read: Callable[[], Dataset]) -> Dataset:
@@ -42,12 +45,16 @@ def prepared(config: Config, files: Iterable[Path], read: Callable[[], Dataset])
 
 def _key(config: Config, files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for code in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(code.read_bytes())
-    reader = config.data.reader or config.dataset
-    table = dataclasses.asdict(config.table) if reader == "table" else {}
+    reader = reader_name(config)
+    entry = READERS.entry(reader)
+    for code in (*(Path(__file__).with_name(f"{name}.py") for name in _SHARED), Path(entry.source)):
+        digest.update(code.read_bytes() if code.is_file() else b"")  # a notebook is not a file
+    own = dict(as_dict(config))
+    for part in filter(None, entry.section.split(".")):
+        own = own[part]
+    own = own if entry.section else {}
     settings = {k: v for k, v in dataclasses.asdict(config.data).items() if k not in _ELSEWHERE}
-    digest.update(json.dumps([config.dataset, reader, settings, table], default=str).encode())
+    digest.update(json.dumps([config.dataset, reader, settings, own], default=str).encode())
     for path in files:
         try:
             with open(path, "rb") as file:

@@ -1,16 +1,32 @@
 """Own data: a table of events and a catalogue of items, in any of the formats of `read_table`."""
 
 import string
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from pad_jax.config import Config, TableConfig
 from pad_jax.data.assemble import Events, assemble
 from pad_jax.data.dataset import Dataset
 from pad_jax.data.prepared import prepared
+from pad_jax.data.readers import READERS, Reader
 from pad_jax.data.tables import LINE, distinct, read_table, times, whole_rows
 from pad_jax.errors import UserError
+from pad_jax.settings import Config, setting
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """Files (.csv, .tsv, .parquet, .jsonl) and the names of their columns."""
+
+    events: str = setting("", "file of events")
+    catalogue: str = setting("", "file of items")
+    user: str = setting("user", "column of users")
+    item: str = setting("item", "column of items, in both files")
+    time: str = setting("time", "column of times, numbers or ISO 8601; empty: a user's events stand in order")
+    rating: str = setting("", "column of ratings; empty: every row is an event")
+    above: float = setting(3.0, "ratings above this are events", "P")
+    text: str = setting("{title}", "what is encoded of an item: text with columns of the catalogue in braces")
 
 
 def load(config: Config) -> Dataset:
@@ -30,7 +46,7 @@ def read(config: Config, events: Path, catalogue: Path) -> Dataset:
     return assemble(config, read_events(events, config.table), read_catalogue(catalogue, config.table), only_met=False)
 
 
-def read_events(path: Path, table: TableConfig) -> Events:
+def read_events(path: Path, table: TableSettings) -> Events:
     """(user, item, time) of the rows with a rating above `table.above`, where there are ratings."""
     columns = {"user": table.user, "item": table.item, "time": table.time, "rating": table.rating}
     columns = {name: column for name, column in columns.items() if column}
@@ -51,7 +67,7 @@ def read_events(path: Path, table: TableConfig) -> Events:
     return Events(frame, cut)
 
 
-def read_catalogue(path: Path, table: TableConfig) -> pl.DataFrame:
+def read_catalogue(path: Path, table: TableSettings) -> pl.DataFrame:
     """(item, text) of every item; the text is `table.text` with the named columns put in.
 
     An item without an id, or with none of the columns, is skipped and counted. Raises UserError for an id that stands
@@ -60,7 +76,7 @@ def read_catalogue(path: Path, table: TableConfig) -> pl.DataFrame:
     try:
         template = [(literal, name) for literal, name, *_ in string.Formatter().parse(table.text)]
     except ValueError as error:
-        raise UserError(f"config.table.text={table.text!r} is no template ({error}): write '{{title}}'") from error
+        raise UserError(f"config.table.text={table.text!r} is not a template ({error}): write '{{title}}'") from error
     names = [name for _, name in template if name is not None]
     if not names or not all(names):
         raise UserError(f"config.table.text={table.text!r} must name columns: write '{{title}}, {{brand}}'")
@@ -73,3 +89,6 @@ def read_catalogue(path: Path, table: TableConfig) -> pl.DataFrame:
     if not items.height:
         raise UserError(f"{path} has no items with text")
     return distinct(path, items)
+
+
+READERS.register("table", Reader(load), settings=TableSettings)

@@ -14,9 +14,9 @@ from typing import Any
 
 import polars as pl
 
+from pad_jax.console import say
 from pad_jax.data.files import first_line
 from pad_jax.errors import UserError
-from pad_jax.report.console import say
 
 #: From a value of `config.data.time` to a number that times are compared with.
 Cut = Callable[[str | int | float], int | float]
@@ -54,11 +54,11 @@ def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     except BROKEN as error:
         where = _broken_row(path, separator) if kind in ("csv", "tsv") else ""
         raise UserError(f"{path}{where} cannot be read: {first_line(error)}") from error
-    raise UserError(f"{path} is no .csv, .tsv, .parquet or .jsonl file (the first two and the last also .gz)")
+    raise UserError(f"{path} is not a .csv, .tsv, .parquet or .jsonl file (the first two and the last also .gz)")
 
 
 def _plain(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
-    """The same. Raises UserError for a column whose values are no text, numbers or dates."""
+    """The same. Raises UserError for a column whose values are neither text, numbers nor dates."""
     for name, kind in frame.schema.items():
         text = isinstance(kind, pl.String | pl.Categorical | pl.Enum | pl.Null)
         if not (text or kind.is_numeric() or isinstance(kind, pl.Date | pl.Datetime)):
@@ -69,7 +69,7 @@ def _plain(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
 def read_lines(path: Path, separator: str, columns: Sequence[str]) -> pl.LazyFrame:
     """Lines without header and quotes, split at `separator`: a string column for each field, and `LINE`.
 
-    All fields of a line are null where their number is another or a byte is no UTF-8.
+    All fields of a line are null where their number is another or a byte is not UTF-8.
     """
     _check_there(path)
     if not path.stat().st_size:
@@ -130,17 +130,17 @@ def whole_rows(path: Path | str, frame: pl.DataFrame, needed: Sequence[str]) -> 
 
 
 def distinct(path: Path, items: pl.DataFrame) -> pl.DataFrame:
-    """The same. Raises UserError for an item that stands twice."""
+    """The same. Raises UserError for an item that appears twice."""
     twice = items.filter(~pl.col("item").is_first_distinct())
     if twice.height:
-        raise UserError(f"{path}: item {twice['item'][0]!r} stands in the file twice; remove one")
+        raise UserError(f"{path}: item {twice['item'][0]!r} appears twice in the file; remove one")
     return items
 
 
 def read_json_lines(path: Path, fields: Mapping[str, tuple[str, Callable[[Any], Any]]]) -> pl.DataFrame:
     """A column for each of `fields`, (name in the file, function of the value), and `LINE`.
 
-    It is null where there is no value, where the function raises ValueError, and in lines that are no JSON object.
+    It is null where there is no value, where the function raises ValueError, and in lines that are not JSON objects.
     """
     kinds: dict[Callable[[Any], Any], Any] = {number: pl.Float64, whole_number: pl.Int64}
     schema = {LINE: pl.Int64} | {name: kinds.get(make, pl.String) for name, (_, make) in fields.items()}
@@ -183,7 +183,7 @@ def _try(make: Callable[[Any], Any], value: Any) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """A string, or a number as one. Raises ValueError for anything else, and for what is no Unicode."""
+    """A string, or a number as one. Raises ValueError for anything else, and for what is not Unicode."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError
     text = value if isinstance(value, str) else repr(value)
@@ -192,7 +192,7 @@ def as_text(value: Any) -> str:
 
 
 def number(value: Any) -> float:
-    """Raises ValueError for what is no finite number."""
+    """Raises ValueError for what is not a finite number."""
     found = float(value)
     if isinstance(value, bool) or not math.isfinite(found):
         raise ValueError
@@ -200,7 +200,7 @@ def number(value: Any) -> float:
 
 
 def whole_number(value: Any) -> int:
-    """Raises ValueError for what is no number that 64 bits hold."""
+    """Raises ValueError for what is not a number that 64 bits hold."""
     found = int(value)
     if isinstance(value, bool) or abs(found) >= 1 << 62:
         raise ValueError
@@ -251,7 +251,7 @@ def number_cut(path: Path) -> Cut:
         try:
             return float(value)
         except (ValueError, OverflowError) as error:
-            raise UserError(f"config.data.time: {value!r} is no number, and the times in {path} are") from error
+            raise UserError(f"config.data.time: {value!r} is not a number, and the times in {path} are") from error
 
     return cut
 
@@ -262,7 +262,7 @@ def date_cut(path: Path) -> Cut:
     def cut(value: str | int | float) -> int | float:
         found = _parse_dates(pl.Series([str(value)]))[0]
         if found is None:
-            raise UserError(f"config.data.time: {value!r} is no date in ISO 8601, and the times in {path} are")
+            raise UserError(f"config.data.time: {value!r} is not a date in ISO 8601, and the times in {path} are")
         return found
 
     return cut

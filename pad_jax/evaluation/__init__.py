@@ -1,1 +1,1 @@
-"""Full ranking, metrics, scorers without learning, significance."""
+"""Full ranking, metrics, baselines, significance."""

@@ -1,4 +1,4 @@
-"""Scorers that learn nothing or almost nothing: what a trained model has to beat."""
+"""Baselines that learn nothing or almost nothing: what a trained model has to beat."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -2,18 +2,19 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from pad_jax import parallel
+from pad_jax.batching.device import DeviceData
+from pad_jax.batching.layout import lay_out, pack
 from pad_jax.blocks import map_blocks, rows_that_fit
-from pad_jax.data.batches import DeviceData
 from pad_jax.data.dataset import Split
-from pad_jax.models.layout import lay_out, pack
 from pad_jax.models.scorer import Params, Scorer
-from pad_jax.training import parallel
 
 _COLUMNS = 512  # scores of a user that are counted at once
 
@@ -47,7 +48,7 @@ def _sum_of_columns(function, x: Float[Array, "B I"]) -> Int[Array, " B"]:
     XLA makes one kernel of the two on GPUs. On CPU it would write all values to memory before it adds them, for longer
     than the product takes that made the scores; there, a few columns at a time are added up.
     """
-    if jax.default_backend() != "cpu":
+    if not parallel.on_cpu():
         return function(x).sum(axis=1)
     columns = min(_COLUMNS, x.shape[1])
     blocks = x.shape[1] // columns
@@ -59,20 +60,35 @@ def _sum_of_columns(function, x: Float[Array, "B I"]) -> Int[Array, " B"]:
     return total.sum(axis=1) + function(x[:, blocks * columns :]).sum(axis=1)
 
 
+def inner_product(users: Float[Array, "B F"], items: Float[Array, "I F"]) -> Float[Array, "B I"]:
+    """<user, item> of each user with all items."""
+    return users @ items.T
+
+
 def ranks_of(
-    users: Float[Array, "B F"],
-    items: Float[Array, "I F"],
+    users: Any,
+    items: Any,
     target: Int[Array, " B"],
     history: Int[Array, "B H"],
-    rows: int | None = None,
+    rows: int,
+    score: Callable[[Any, Any], Float[Array, "B I"]] = inner_product,
 ) -> Float[Array, " B"]:
-    """`rank_by_counting` of the scores <user, item>, `rows` users at a time (see `rows_that_fit`)."""
+    """`rank_by_counting` of the scores of users with all items, some users at a time.
+
+    Args:
+        users: arrays [B, ..] in a tree that `score` understands.
+        items: the item side.
+        target: each user's.
+        history: each user's distinct items; 0 is padding.
+        rows: users at a time, see `rows_that_fit`.
+        score: from some users and all items to [B, I].
+    """
 
     def rank(part):
         user, target, history = part
-        return rank_by_counting(user @ items.T, target, history)
+        return rank_by_counting(score(user, items), target, history)
 
-    return map_blocks(rank, (users, target, history), rows or rows_that_fit(len(items)))
+    return map_blocks(rank, (users, target, history), rows)
 
 
 def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], Float[np.ndarray, " U"]]:
@@ -89,18 +105,21 @@ def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], 
 
     @functools.partial(jax.pmap, axis_name=parallel.AXIS, in_axes=(None, 0, None), static_broadcasted_argnums=2)
     def ranks(shared, rows: tuple[Split, Array], tokens: int):
-        params, vectors, gated = shared
+        params, vectors, items = shared
         split, start = rows
         layout = lay_out(jnp.asarray(split.inputs) > 0, start, tokens)
         ids = jnp.take(split.inputs.reshape(-1), layout.grid.cell, mode="fill", fill_value=0)
         users = scorer.users(params, jax.tree.map(lambda x: x[ids], vectors), layout)
-        return ranks_of(layout.last(users), gated, jnp.asarray(split.target), jnp.asarray(split.history))
+        count = len(jax.tree.leaves(vectors)[0])
+        score = functools.partial(scorer.scores, rows=count)
+        target, history = jnp.asarray(split.target), jnp.asarray(split.history)
+        return ranks_of(jax.tree.map(layout.last, users), items, target, history, rows_that_fit(count), score)
 
     def rank(params: Params, data: DeviceData, split: Split) -> Float[np.ndarray, " U"]:
         params = parallel.as_global(params)
         shared = (params, *catalogue(params, data))
         users = len(split.target)
-        devices = jax.device_count()
+        devices = parallel.devices()
         share = min(batch, -(-users // devices))
         parts = -(-users // (devices * share))
         lengths = (split.inputs > 0).sum(axis=1)

@@ -1,10 +1,23 @@
 """Losses between two views of the same things: InfoNCE draws them together, CLUB takes what they share apart."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from pad_jax.losses.mmd import cosine
+from pad_jax.registry import SECTIONS
+from pad_jax.settings import setting
+
+
+@dataclass(frozen=True)
+class InfoNCESettings:
+    temperature: float = setting(0.1, "what cosines are divided by", "C", above=0)
+    weight: float = setting(0.01, "weight in phase 2 of PAD; CTRL has nothing beside it", "C", least=0)
+
+
+SECTIONS.register("infonce", InfoNCESettings)
 
 
 def info_nce(

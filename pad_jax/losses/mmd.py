@@ -1,6 +1,7 @@
 """Multi-kernel maximum mean discrepancy between two samples (Eq. 2, 3, 5)."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -8,8 +9,32 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from pad_jax.blocks import in_blocks
+from pad_jax.errors import UserError
+from pad_jax.registry import SECTIONS, Registry
+from pad_jax.settings import setting
 
 ESTIMATORS = ("tllib", "unbiased", "biased")
+
+
+@dataclass(frozen=True)
+class MmdSettings:
+    kernel: str = setting("gaussian", "kernel of the MMD", "P", choices="kernel")
+    scales: tuple[int, ...] = setting(
+        (-3, -2, -1, 0, 1), "m = 5 bandwidths", "P", unit="powers of two of the mean distance [C]", least=-30, below=31
+    )
+    estimator: str = setting("tllib", "how pairs of an item with itself count", "C", choices=ESTIMATORS)
+    weight: float = setting(0.2, "gamma of Eq. (4)", "P", least=0)
+    group: int = setting(16, "users whose events make up one sample", "P batch size", unit="users", least=1)
+    include_padding: bool = setting(
+        False, "empty slots take part, as the pair (pad ID row, text of zeros)", "C", official=True
+    )
+
+    def check(self, _) -> None:
+        if not self.scales:
+            raise UserError("config.mmd.scales must name one scale or more")
+
+
+SECTIONS.register("mmd", MmdSettings)
 
 
 class Kernel(NamedTuple):
@@ -58,7 +83,7 @@ def mk_mmd(
     `mask` leaves rows out of everything, bandwidth included. Fewer than two valid rows give 0. Products are taken in
     full precision on every device: TF32 halves a small MMD. More than `block` pairs are gone through a block of rows
     at a time, so that memory grows with n and not with its square; the value is the same but for rounding. Raises
-    KeyError or ValueError for an unknown kernel or estimator.
+    UserError for an unknown kernel, ValueError for an unknown estimator.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}, not {estimator!r}")
@@ -163,11 +188,12 @@ def exponentials(ratio: Float[Array, "n m"], scales: Sequence[int]) -> Float[Arr
     return total
 
 
-#: Every kernel by name; another one is an entry more.
-KERNELS = {
-    "gaussian": Kernel(squared_distance, lambda ratio, scales: exponentials(ratio / 2, scales), mean_squared_distance),
-    "laplacian": Kernel(l1_distance, exponentials),
-    "linear": Kernel(dot),
-    "cosine": Kernel(cosine),
-    "cosine_paper": Kernel(lambda x, y: 1 - cosine(x, y)),
-}
+KERNELS: Registry[Kernel] = Registry("kernel", "mmd.kernel")
+KERNELS.register(
+    "gaussian",
+    Kernel(squared_distance, lambda ratio, scales: exponentials(ratio / 2, scales), mean_squared_distance),
+)
+KERNELS.register("laplacian", Kernel(l1_distance, exponentials))
+KERNELS.register("linear", Kernel(dot))
+KERNELS.register("cosine", Kernel(cosine))
+KERNELS.register("cosine_paper", Kernel(lambda x, y: 1 - cosine(x, y)))

@@ -1,13 +1,108 @@
-"""Recommendation losses over the T positions of a batch (L_REC of Eq. 1, 4, 6)."""
+"""Recommendation losses over the T positions of a batch (L_REC of Eq. 1, 4, 6), and the logits that they are of."""
 
 import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int
 
 from pad_jax.blocks import in_blocks, rows_that_fit
 from pad_jax.losses.mean import Mean, masked_mean
+from pad_jax.registry import Registry
+
+
+class Scored(NamedTuple):
+    """The part of the logits that one expert with a score of its own gives: gate_r * score(user_t, item_r).
+
+    `users` and `items` are an array or a dictionary of arrays, their first axes T and R.
+    """
+
+    score: Callable[[Any, Any], Float[Array, "n m"]]
+    users: Any
+    items: Any
+    gate: Float[Array, " R"]
+
+    def block(self, users: Any) -> Float[Array, "n R"]:
+        """Of some users with all items."""
+        return self.gate[None] * self.score(users, self.items)
+
+    def pairs(self, choose: Callable[[Any], Any]) -> Float[Array, " T"]:
+        """Of every user with one item, which `choose` takes from arrays [R, ...]."""
+        items, gate = jax.tree.map(choose, (self.items, self.gate))
+        one = functools.partial(jax.tree.map, lambda x: x[None])
+        return gate * jax.vmap(lambda user, item: self.score(one(user), one(item))[0, 0])(self.users, items)
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Logits of T positions for the R items of a step, made when a loss asks for them: <user_t, item_r> + `others`.
+
+    With a loss over the catalogue, R = N + 1 and row r is item r.
+    """
+
+    users: Float[Array, "T X"]
+    items: Float[Array, "R X"]
+    others: tuple[Scored, ...]
+    target: Int[Array, " T"]  # item numbers, 0 where a position is not valid
+    valid: Bool[Array, " T"]
+    of_targets: Callable[[Any], Any]  # arrays [R, ...] -> [T, ...], the targets' rows
+    drawn_row: Int[Array, " S"]  # where each drawn item stands among the R
+    drawn_ids: Int[Array, " S"]
+    catalogue: int  # N
+
+    def positive(self) -> Float[Array, " T"]:
+        """Of every position's target."""
+        own = jnp.sum(self.users * self.of_targets(self.items), axis=-1)
+        return sum((other.pairs(self.of_targets) for other in self.others), own)
+
+    def negative(self) -> Float[Array, " T"]:
+        """Of the item drawn against every position's target, with a loss of `needs="negatives"`."""
+        own = jnp.sum(self.users * self.items[self.drawn_row], axis=-1)
+        return sum((other.pairs(lambda x: x[self.drawn_row]) for other in self.others), own)
+
+    def drawn(self) -> Float[Array, "T S"]:
+        """Of the S items drawn for the whole step, with a loss of `needs="samples"`."""
+        total = self.users @ self.items[self.drawn_row].T
+        for other in self.others:
+            some = other._replace(items=jax.tree.map(lambda x: x[self.drawn_row], other.items))
+            total += some._replace(gate=other.gate[self.drawn_row]).block(other.users)
+        return total
+
+    def over_catalogue(self, function: Callable[[Float[Array, "n N"], Int[Array, " n"]], Float[Array, " n"]]) -> Mean:
+        """The mean over valid positions of function(logits of all items, column of the target), by blocks.
+
+        Column c is item c + 1; `needs="catalogue"`. Logits of some positions stand in memory at a time (see
+        `rows_that_fit`), and are computed again for the backward pass.
+        """
+        rows = min(rows_that_fit(len(self.items)), len(self.valid))
+        weight = self.valid.astype(self.users.dtype)
+
+        @jax.checkpoint
+        def add(total, block):
+            users, theirs, target, weight = block
+            logits = users @ self.items.T
+            for other, part in zip(self.others, theirs, strict=True):
+                logits += other.block(part)
+            return total + jnp.vdot(weight, function(logits[:, 1:], jnp.maximum(target - 1, 0))), None
+
+        parts = self.users, tuple(other.users for other in self.others), self.target, weight
+        return Mean(jax.lax.scan(add, jnp.zeros((), self.users.dtype), in_blocks(parts, rows))[0], weight.sum())
+
+
+class Loss(NamedTuple):
+    """A recommendation loss of `Logits`, and which items it needs beside the targets.
+
+    `negatives` one item for each position, `samples` `train.sampled` items for the whole step, `catalogue` all items.
+    """
+
+    value: Callable[[Logits], Mean]
+    needs: str
+
+
+LOSSES: Registry[Loss] = Registry("loss", "loss")
 
 
 def binary_cross_entropy(positive: Float[Array, " T"], negative: Float[Array, " T"], valid: Bool[Array, " T"]) -> Mean:
@@ -70,11 +165,10 @@ sum_of_logsumexp.defvjp(_sum_and_gradients, _scale_gradients)
 
 
 def sampled_softmax(
-    users: Float[Array, "T D"],
-    positive: Float[Array, "T D"],
-    negatives: Float[Array, "S D"],
+    positive: Float[Array, " T"],
+    drawn: Float[Array, "T S"],
     target: Int[Array, " T"],
-    sampled: Int[Array, " S"],
+    drawn_ids: Int[Array, " S"],
     items: int,
     valid: Bool[Array, " T"],
 ) -> Mean:
@@ -82,22 +176,33 @@ def sampled_softmax(
 
     Logits of the drawn items are raised by log((N - 1) / S), which makes the sum a consistent estimate of the full
     softmax (Jean et al. 2015); a drawn item that is the target is left out.
+
+    Args:
+        positive: logits of the targets.
+        drawn: logits of the drawn items.
+        target: item numbers of the targets.
+        drawn_ids: item numbers of the drawn items.
+        items: N.
+        valid: positions that count.
     """
-    own = jnp.sum(users * positive, axis=-1)
-    logits = users @ negatives.T + jnp.log((items - 1) / sampled.shape[0])
-    logits = jnp.where(sampled[None] == target[:, None], -jnp.inf, logits)
-    return masked_mean(jax.nn.logsumexp(jnp.column_stack([own, logits]), axis=1) - own, valid)
+    logits = drawn + jnp.log((items - 1) / len(drawn_ids))
+    logits = jnp.where(drawn_ids[None] == target[:, None], -jnp.inf, logits)
+    return masked_mean(jax.nn.logsumexp(jnp.column_stack([positive, logits]), axis=1) - positive, valid)
 
 
-def draw_negatives(key: PRNGKeyArray, uid: Int[Array, " T"], gaps: Int[Array, "T H"], items: int) -> Int[Array, " T"]:
-    """One item per position, uniform over the items outside the user's training prefix, without rejection.
+def _cross_entropy_of(logits: Logits) -> Mean:
+    if logits.others:
+        return logits.over_catalogue(
+            lambda x, column: jax.nn.logsumexp(x, axis=1) - jnp.take_along_axis(x, column[:, None], axis=1)[:, 0]
+        )
+    return cross_entropy(logits.users, logits.items, logits.target, logits.valid)
 
-    Let s_1 < s_2 < .. be the distinct items of the prefix and gaps_j = s_j - j the number of other items before
-    s_j (padded with N, see `history_gaps`). The r-th item outside the prefix, r = 0, 1, .., is
-    1 + r + #{j : gaps_j <= r}. The draw of a position depends on `key` and its `uid` alone.
 
-    Differs: the official code rejects and redraws; the distribution is the same.
-    """
-    outside = items - (gaps < items).sum(axis=1)
-    rank = jax.vmap(lambda row, high: jax.random.randint(jax.random.fold_in(key, row), (), 0, high))(uid, outside)
-    return 1 + rank + (gaps <= rank[:, None]).sum(axis=1)
+def _sampled_softmax_of(logits: Logits) -> Mean:
+    drawn = logits.positive(), logits.drawn()
+    return sampled_softmax(*drawn, logits.target, logits.drawn_ids, logits.catalogue, logits.valid)
+
+
+LOSSES.register("bce", Loss(lambda x: binary_cross_entropy(x.positive(), x.negative(), x.valid), "negatives"))
+LOSSES.register("ce", Loss(_cross_entropy_of, "catalogue"))
+LOSSES.register("sampled_softmax", Loss(_sampled_softmax_of, "samples"))

@@ -1,15 +1,14 @@
 """CTRL: contrast IDs with texts first, then recommend by IDs alone (Li et al. 2023)."""
 
-import functools
-
 from jaxtyping import PRNGKeyArray
 
-from pad_jax.config import Config
-from pad_jax.data.batches import Batch, DeviceData
+from pad_jax.batching.batch import Batch
+from pad_jax.batching.device import DeviceData
 from pad_jax.methods.base import Losses, Method, Phase, forward
-from pad_jax.methods.pad import contrast, pretrain_step, untrained_in_alignment
+from pad_jax.methods.pad import contrast, pretrain_loss, untrained_in_alignment
+from pad_jax.methods.registry import METHODS
 from pad_jax.models.scorer import Params, Scorer
-from pad_jax.training.step import train_step
+from pad_jax.settings import Config
 
 
 def contrast_loss(
@@ -18,9 +17,6 @@ def contrast_loss(
     """Stage 1: InfoNCE between ID rows and projected text rows, half from each side."""
     seen = forward(scorer, config, params, batch, data, key)
     return {side: (0.5, contrast(config, batch, seen, side)) for side in ("text", "id")}
-
-
-contrast_step = functools.partial(train_step, contrast_loss)
 
 
 def ctrl(config: Config) -> Method:
@@ -36,14 +32,17 @@ def ctrl(config: Config) -> Method:
     return Method(
         "ctrl",
         (
-            Phase("align", ("aligned",), contrast_step, keep=untrained_in_alignment(config), by_loss=True),
+            Phase("align", ("aligned",), contrast_loss, keep=untrained_in_alignment(config), by_loss=True),
             Phase(
                 "finetune",
                 ("id",),
-                pretrain_step,
+                pretrain_loss,
                 start={"tables/id": "tables/aligned"},
                 budget=("pretrain", "finetune"),
                 rate="pretrain",
             ),
         ),
     )
+
+
+METHODS.register("ctrl", ctrl)

@@ -1,22 +1,31 @@
 """DisCo: parts of an item that IDs and text share, and parts that they do not (Du et al. 2024)."""
 
-import functools
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from pad_jax.config import Config
-from pad_jax.data.batches import Batch, DeviceData
+from pad_jax.batching.batch import Batch
+from pad_jax.batching.device import DeviceData
 from pad_jax.losses.contrastive import club, gaussian_nll
 from pad_jax.losses.mean import Mean, masked_mean
-from pad_jax.losses.recommendation import binary_cross_entropy
+from pad_jax.losses.recommendation import LOSSES, binary_cross_entropy
 from pad_jax.methods.base import Forward, Losses, Method, Phase, by_group, forward, fused_loss
+from pad_jax.methods.registry import METHODS
 from pad_jax.models.critics import Bilinear, Gaussian
-from pad_jax.models.scorer import Params, Scorer, apply
-from pad_jax.training.step import train_step
+from pad_jax.models.scorer import Params, Scorer
+from pad_jax.models.towers import apply
+from pad_jax.settings import Config, setting
 
-#: Parts (z1 to z4 of `Towers`, from 0) that CLUB keeps apart: alone with alone, common with common.
+
+@dataclass(frozen=True)
+class DiscoSettings:
+    club: float = setting(0.2, "alpha, weight of CLUB", "the DisCo paper", least=0)
+    sufficiency: float = setting(0.2, "beta, weight of L_SUFF", "the DisCo paper", least=0)
+
+
+#: Parts (z1 to z4 of `DiscoTower`, from 0) that CLUB keeps apart: alone with alone, common with common.
 COUPLES = ((0, 3), (1, 2))
 
 
@@ -63,27 +72,23 @@ def disentanglement(batch: Batch, critics: Params, seen: Forward) -> tuple[Mean,
 
 def sufficiency(config: Config, batch: Batch, critics: Params, seen: Forward) -> Mean:
     """L_SUFF: a discriminator per part tells the next item of a user state from a drawn one; mean over parts."""
-    if config.loss == "ce":
-        drawn = batch.negatives
-    elif config.loss == "bce":
-        drawn = seen.drawn
-    else:
-        drawn = seen.drawn[batch.layout.uid % len(seen.drawn)]
+    drawn = {
+        "catalogue": lambda: batch.negatives,
+        "negatives": lambda: seen.drawn_row,
+        "samples": lambda: seen.drawn_row[batch.layout.uid % len(seen.drawn_row)],
+    }[LOSSES[config.loss].needs]()
     losses = []
     for number, part in enumerate(seen.items["disco"].parts):
         positive, negative = batch.targets_of(seen.events_of(part)), part[drawn]
         positive, negative = (
-            apply(Bilinear(), critics[f"bilinear_{number}"], seen.users, z) for z in (positive, negative)
+            apply(Bilinear(), critics[f"bilinear_{number}"], seen.users["disco"], z) for z in (positive, negative)
         )
         losses.append(binary_cross_entropy(positive, negative, batch.valid))
     return Mean(jnp.stack([loss.total for loss in losses]).mean(), losses[0].entries)
 
 
-disco_step = functools.partial(train_step, disco_loss)
-
-
 def disco(config: Config) -> Method:
-    """One encoder over item vectors fused from four parts (`Towers`), with L_SUFF and CLUB on the parts.
+    """One encoder over item vectors fused from four parts (`DiscoTower`), with L_SUFF and CLUB on the parts.
 
     The paper says that it takes DisCo's chunks and its two losses, the released code shows the parts at evaluation;
     which couples CLUB sees is not said, and chosen here by what the original calls inner and inter. CAT joins
@@ -91,4 +96,7 @@ def disco(config: Config) -> Method:
     """
     del config
     budget = ("pretrain", "align", "finetune")
-    return Method("disco", (Phase("pretrain", ("disco",), disco_step, budget=budget, critics=critics),))
+    return Method("disco", (Phase("pretrain", ("disco",), disco_loss, budget=budget, critics=critics),))
+
+
+METHODS.register("disco", disco, settings=DiscoSettings)

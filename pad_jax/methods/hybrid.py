@@ -1,8 +1,9 @@
 """Hybrid encoding: IDs and text joined in one item vector (paper, Table 2, after CoLLM and LLaRA)."""
 
-from pad_jax.config import Config
 from pad_jax.methods.base import Method, Phase
-from pad_jax.methods.pad import pretrain_step
+from pad_jax.methods.pad import pretrain_loss
+from pad_jax.methods.registry import METHODS
+from pad_jax.settings import Config
 
 
 def hybrid(config: Config) -> Method:
@@ -11,4 +12,7 @@ def hybrid(config: Config) -> Method:
     The paper does not say where E starts.
     """
     del config
-    return Method("hybrid", (Phase("pretrain", ("aligned",), pretrain_step, budget=("pretrain", "align", "finetune")),))
+    return Method("hybrid", (Phase("pretrain", ("aligned",), pretrain_loss, budget=("pretrain", "align", "finetune")),))
+
+
+METHODS.register("hybrid", hybrid)

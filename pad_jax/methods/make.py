@@ -1,8 +1,9 @@
 """MAKE: a text expert trained on its own first, then joined with an ID expert (Sheng et al. 2024)."""
 
-from pad_jax.config import Config
 from pad_jax.methods.base import Method, Phase
-from pad_jax.methods.pad import finetuning, pretrain_step
+from pad_jax.methods.pad import finetuning, pretrain_loss
+from pad_jax.methods.registry import METHODS
+from pad_jax.settings import Config
 
 
 def make(config: Config) -> Method:
@@ -16,7 +17,7 @@ def make(config: Config) -> Method:
     return Method(
         "make",
         (
-            Phase("pretrain", ("text",), pretrain_step),
+            Phase("pretrain", ("text",), pretrain_loss),
             Phase(
                 "finetune",
                 ("id", "text"),
@@ -28,3 +29,6 @@ def make(config: Config) -> Method:
             ),
         ),
     )
+
+
+METHODS.register("make", make)

@@ -1,8 +1,9 @@
 """MoRec: a recommender on item texts alone (Yuan et al. 2023)."""
 
-from pad_jax.config import Config
 from pad_jax.methods.base import Method, Phase
-from pad_jax.methods.pad import pretrain_step
+from pad_jax.methods.pad import pretrain_loss
+from pad_jax.methods.registry import METHODS
+from pad_jax.settings import Config
 
 
 def morec(config: Config) -> Method:
@@ -11,4 +12,7 @@ def morec(config: Config) -> Method:
     Differs: the original trains the text encoder too; PAD compares with a frozen one, as here.
     """
     del config
-    return Method("morec", (Phase("pretrain", ("text",), pretrain_step, budget=("pretrain", "align", "finetune")),))
+    return Method("morec", (Phase("pretrain", ("text",), pretrain_loss, budget=("pretrain", "align", "finetune")),))
+
+
+METHODS.register("morec", morec)

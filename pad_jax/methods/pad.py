@@ -4,21 +4,70 @@ Each phase is a pure loss function of its parameters, and the training step that
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from pad_jax.config import Config
-from pad_jax.data.batches import Batch, DeviceData
+from pad_jax.batching.batch import Batch
+from pad_jax.batching.device import DeviceData
+from pad_jax.errors import UserError
 from pad_jax.losses.contrastive import info_nce
 from pad_jax.losses.mean import Mean, masked_mean
 from pad_jax.losses.mmd import mk_mmd
-from pad_jax.methods.base import Forward, Losses, Method, Phase, by_group, expert_loss, forward, fused_loss
+from pad_jax.losses.recommendation import LOSSES
+from pad_jax.methods.base import (
+    Forward,
+    Losses,
+    LossFunction,
+    Method,
+    Phase,
+    by_group,
+    expert_loss,
+    forward,
+    fused_loss,
+)
+from pad_jax.methods.registry import METHODS
 from pad_jax.models.scorer import Params, Scorer
+from pad_jax.registry import SECTIONS
+from pad_jax.settings import Config, setting
 from pad_jax.training.step import train_step
+
+
+@dataclass(frozen=True)
+class ExpertsSettings:
+    """Experts of phase 3, of PAD and of the methods that are PAD without something."""
+
+    use: tuple[str, ...] = setting(
+        ("id", "aligned", "text"), "experts of PAD's phase 3, in this order; Fig. 5b leaves some out", "P"
+    )
+    copy_encoder: bool = setting(
+        True, "the aligned expert's encoder starts as the pre-trained one; False: fresh", "C", best=False
+    )
+    id_scale: float = setting(1.0, "its ID rows start as the pre-trained ones times this", best=0.1)
+    freeze_carried: bool = setting(
+        False, "phase 3 trains the text expert and the gate alone; False: everything", "P", best=True
+    )
+    supervise: str = setting(
+        "fused", "losses of phase 3, see `finetune_loss`", "P", choices=("fused", "each"), best="each"
+    )
+
+    def check(self, config: Config) -> None:
+        ordered = [expert for expert in ("id", "aligned", "text") if expert in self.use]
+        if not ordered or list(self.use) != ordered:
+            raise UserError(f"config.experts.use must be some of id, aligned, text, in this order: {self.use}")
+
+
+@dataclass(frozen=True)
+class AlignmentSettings:
+    loss: str = setting("mmd", "of phase 2; InfoNCE is Fig. 5a", "P", choices=("mmd", "infonce"))
+    anchored: bool = setting(True, "with the recommendation loss; False: Fig. 4", "P")
+    freeze_ids: bool = setting(False, "E_al does not move in phase 2, Fig. 4", "P")
+
+
+SECTIONS.register("experts", ExpertsSettings)
+SECTIONS.register("alignment", AlignmentSettings)
 
 
 def pretrain_loss(
@@ -39,7 +88,7 @@ def align_loss(
     seen = forward(scorer, config, params, batch, data, key)
     if config.alignment.loss == "mmd":
         parts = {"mmd": (config.mmd.weight, alignment(config, batch, seen))}
-    else:
+    elif config.alignment.loss == "infonce":
         parts = {"infonce": (config.infonce.weight, contrast(config, batch, seen, "text"))}
     if config.alignment.anchored:
         parts["rec"] = (1.0, fused_loss(scorer, config, params, batch, seen))
@@ -65,7 +114,8 @@ def finetune_loss(
     seen = forward(scorer, config, params, batch, data, key)
     if config.experts.supervise == "fused" or len(scorer.experts) == 1:
         return {"rec": (1.0, fused_loss(scorer, config, params, batch, seen))}
-    gate = fused_loss(scorer, config, params, batch, jax.lax.stop_gradient(seen))
+    users, items = jax.lax.stop_gradient((seen.users, seen.items))
+    gate = fused_loss(scorer, config, params, batch, seen._replace(users=users, items=items))
     trained = fresh if config.experts.freeze_carried else scorer.experts
     return {"gate": (1.0, gate)} | {e: (1.0, expert_loss(scorer, config, batch, seen, e)) for e in trained}
 
@@ -73,17 +123,18 @@ def finetune_loss(
 def alignment(config: Config, batch: Batch, seen: Forward) -> Mean:
     """L_MK-MMD (Eq. 5) between projected text rows and ID rows, a mean over groups of `mmd.group` users.
 
-    The rows of a group are its window events and, with bce, its negatives, an item as often as it occurs. A group of
-    users is the sample that the official code calls a batch on one GPU; it does not depend on the number of devices.
+    The rows of a group are its window events and, with a loss that draws one for each, its negatives, an item as often
+    as it occurs. A group of users is the sample that the official code calls a batch on one GPU; it does not depend on
+    the number of devices.
 
     Differs: empty slots take no part, unless `mmd.include_padding`, which fills each group with pairs of padding rows
     as the official code does (69 % of its rows on Prime Pantry).
     """
     parts = seen.items["aligned"].parts
-    (ids, text), mask = by_group(batch, seen, parts, negatives=config.loss == "bce")
+    (ids, text), mask = by_group(batch, seen, parts, negatives=LOSSES[config.loss].needs == "negatives")
     filled = mask.sum(axis=1) >= 2
     if config.mmd.include_padding:  # the last window event of a batch is always in the unused tail: item 0
-        padding = seen.event[-1]
+        padding = seen.event_row[-1]
         ids, text = (jnp.where(mask[..., None], x, p[padding]) for x, p in zip((ids, text), parts, strict=True))
         mask = jnp.ones_like(mask)
     distance = functools.partial(
@@ -102,19 +153,20 @@ def contrast(config: Config, batch: Batch, seen: Forward, query: str) -> Mean:
     place = jnp.arange(item.shape[1])
     earlier = (item[:, :, None] == item[:, None, :]) & (place[:, None] > place[None])[None]
     mask &= ~earlier.any(axis=2)
-    sides = (text, ids) if query == "text" else (ids, text)
+    sides = {"text": (text, ids), "id": (ids, text)}[query]
     losses = jax.vmap(functools.partial(info_nce, temperature=config.infonce.temperature))(*sides, mask)
     return masked_mean(losses, mask.sum(axis=1) >= 2)
 
 
+#: The training steps that the loop takes in each phase.
 pretrain_step = functools.partial(train_step, pretrain_loss)
 align_step = functools.partial(train_step, align_loss)
 finetune_step = functools.partial(train_step, finetune_loss)
 
 
-def finetuning(fresh: tuple[str, ...]) -> Callable[..., Any]:
-    """`finetune_step` of a method whose phase 3 has other `fresh` experts than the text expert."""
-    return functools.partial(train_step, functools.partial(finetune_loss, fresh=fresh))
+def finetuning(fresh: tuple[str, ...]) -> LossFunction:
+    """`finetune_loss` of a method whose phase 3 has other `fresh` experts than the text expert."""
+    return functools.partial(finetune_loss, fresh=fresh)
 
 
 def aligned_start(config: Config) -> tuple[dict[str, str], dict[str, float]]:
@@ -154,11 +206,11 @@ def pad(config: Config) -> Method:
     return Method(
         "pad",
         (
-            Phase("pretrain", ("id",), pretrain_step),
+            Phase("pretrain", ("id",), pretrain_loss),
             Phase(
                 "align",
                 ("aligned",),
-                align_step,
+                align_loss,
                 start=start | {path: path for path in pretrained},
                 scale=scale,
                 keep=kept,
@@ -173,3 +225,6 @@ def pad(config: Config) -> Method:
             ),
         ),
     )
+
+
+METHODS.register("pad", pad)

@@ -1,11 +1,15 @@
 """SASRec, and any backbone, on item IDs alone: what every gain is measured from (paper, Table 2)."""
 
-from pad_jax.config import Config
 from pad_jax.methods.base import Method, Phase
-from pad_jax.methods.pad import pretrain_step
+from pad_jax.methods.pad import pretrain_loss
+from pad_jax.methods.registry import METHODS
+from pad_jax.settings import Config
 
 
 def sasrec(config: Config) -> Method:
     """Phase 1 of PAD, with the epochs of all its phases together."""
     del config
-    return Method("sasrec", (Phase("pretrain", ("id",), pretrain_step, budget=("pretrain", "align", "finetune")),))
+    return Method("sasrec", (Phase("pretrain", ("id",), pretrain_loss, budget=("pretrain", "align", "finetune")),))
+
+
+METHODS.register("sasrec", sasrec)

@@ -1,8 +1,9 @@
 """SMEM: shared and modality-specific embeddings, PAD without its alignment (paper, Table 2 and Fig. 4, after STEM)."""
 
-from pad_jax.config import Config
 from pad_jax.methods.base import Method, Phase
-from pad_jax.methods.pad import aligned_start, finetuning, pretrain_step
+from pad_jax.methods.pad import aligned_start, finetuning, pretrain_loss
+from pad_jax.methods.registry import METHODS
+from pad_jax.settings import Config
 
 
 def smem(config: Config) -> Method:
@@ -16,7 +17,7 @@ def smem(config: Config) -> Method:
     return Method(
         "smem",
         (
-            Phase("pretrain", ("id",), pretrain_step),
+            Phase("pretrain", ("id",), pretrain_loss),
             Phase(
                 "finetune",
                 ("id", "aligned", "text"),
@@ -28,3 +29,6 @@ def smem(config: Config) -> Method:
             ),
         ),
     )
+
+
+METHODS.register("smem", smem)

@@ -1,13 +1,24 @@
 """Caser as PAD uses it: convolutions over the latest L events, without a user embedding (Tang and Wang 2018)."""
 
+from dataclasses import dataclass
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from pad_jax.batching.layout import Layout
+from pad_jax.models.backbones import BACKBONES
 from pad_jax.models.dropout import dropout
-from pad_jax.models.layout import Layout
+from pad_jax.models.settings import products_in
+from pad_jax.settings import Config, setting
+
+
+@dataclass(frozen=True)
+class CaserSettings:
+    horizontal: int = setting(2, "filters of each height", "C", least=1, was="model.caser_horizontal")
+    vertical: int = setting(2, "filters over all slots", "C", least=1, was="model.caser_vertical")
 
 
 class Caser(nn.Module):
@@ -68,3 +79,11 @@ def _heights_init(heights):
         return jax.random.normal(key, shape, dtype) * deviation[None, None]
 
     return init
+
+
+def caser(config: Config) -> Caser:
+    """The backbone of a configuration."""
+    return Caser(config.caser.horizontal, config.caser.vertical, config.model.dropout, products_in(config))
+
+
+BACKBONES.register("caser", caser, settings=CaserSettings)

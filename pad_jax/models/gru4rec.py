@@ -1,12 +1,25 @@
 """GRU4Rec as PAD uses it: a GRU over the history and a linear map of its states (Hidasi et al. 2016)."""
 
+from dataclasses import dataclass
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from pad_jax.batching.layout import Layout
+from pad_jax.models.backbones import BACKBONES
 from pad_jax.models.dropout import dropout
-from pad_jax.models.layout import Layout
+from pad_jax.models.settings import products_in
+from pad_jax.settings import Config, setting
+
+
+@dataclass(frozen=True)
+class GRU4RecSettings:
+    hidden: int = setting(
+        128, "width of the state", "RecBole's GRU4Rec, whose attribute names [C] has", least=1, was="model.gru_hidden"
+    )
+    layers: int = setting(1, "GRU layers", "as hidden", least=1, was="model.gru_layers")
 
 
 class GRU4Rec(nn.Module):
@@ -55,3 +68,11 @@ def _recur(gates: Float[Array, "B L G"], mask, recurrent: Float[Array, "H G"]) -
     start = jnp.zeros((gates.shape[0], recurrent.shape[0]), gates.dtype)
     _, states = jax.lax.scan(step, start, (gates.swapaxes(0, 1), mask.swapaxes(0, 1)))
     return states.swapaxes(0, 1)
+
+
+def gru4rec(config: Config) -> GRU4Rec:
+    """The backbone of a configuration."""
+    return GRU4Rec(config.gru4rec.hidden, config.gru4rec.layers, config.model.dropout, products_in(config))
+
+
+BACKBONES.register("gru4rec", gru4rec, settings=GRU4RecSettings)

@@ -1,14 +1,41 @@
 """SASRec as PAD uses it: a causal Transformer over the history (Kang and McAuley 2018)."""
 
+from dataclasses import dataclass
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from pad_jax.batching.layout import Layout
+from pad_jax.errors import UserError
+from pad_jax.models.backbones import BACKBONES
 from pad_jax.models.dropout import dropout, keep
-from pad_jax.models.layout import Layout
+from pad_jax.models.settings import products_in
+from pad_jax.settings import Config, setting
 
 xavier_normal = nn.initializers.xavier_normal()
+
+
+@dataclass(frozen=True)
+class SASRecSettings:
+    blocks: int = setting(5, "self-attention blocks", "C", least=1, was="model.blocks", best=2)
+    heads: int = setting(2, "heads of each block", "C", least=1, was="model.heads")
+    ffn: int = setting(4, "feed-forward width", "C", unit="D", least=1, was="model.ffn")
+    norm: str = setting(
+        "post",
+        "where LayerNorm stands; post-norm stays with popularity on Prime Pantry, see the docs",
+        "C; pre is [V]",
+        choices=("post", "pre"),
+        was="model.norm",
+        paper="pre",
+        best="pre",
+    )
+
+    def check(self, config: Config) -> None:
+        if config.backbone == "sasrec" and config.model.width % self.heads:
+            width = config.model.width
+            raise UserError(f"config.model.width={width} does not divide by config.sasrec.heads={self.heads}")
 
 
 class SASRec(nn.Module):
@@ -75,3 +102,12 @@ class SASRec(nn.Module):
             kept = keep(self.dropout, self.make_rng("dropout"), row, column[None])
             weights = jnp.where(kept, weights / (1 - self.dropout), 0)
         return jnp.einsum("zhqk,zkhd->zqhd", weights.astype(value.dtype), value).reshape(-1, width)
+
+
+def sasrec(config: Config) -> SASRec:
+    """The backbone of a configuration."""
+    s = config.sasrec
+    return SASRec(s.blocks, s.heads, s.ffn, config.model.dropout, s.norm, products_in(config))
+
+
+BACKBONES.register("sasrec", sasrec, settings=SASRecSettings)

@@ -2,8 +2,7 @@
 
 Everything the project compares is a set of experts under this one scorer. Parameters are arguments, never state:
 
-    params = {"tables":   {"id": E_id, "aligned": E_al},          explicit arrays [N+1, D], row 0 padding; "disco"
-                                                                  has two in one, [N+1, 2 D]
+    params = {"tables":   {"id": E_id, "aligned": E_al},          explicit arrays [N+1, D], row 0 padding
               "towers":   {"aligned": f_w and CAT, "text": f_w'},  from text (and ID) rows to item vectors
               "encoders": {"id": S_id, "aligned": S_al, "text": S_llm},
               "gate":     a_k and its network, only with two experts or more,
@@ -16,141 +15,58 @@ backward pass; parameters, residual sums, norms, softmax, gate, scores, MMD, los
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from pad_jax.batching.device import DeviceData
+from pad_jax.batching.layout import Layout
 from pad_jax.blocks import map_blocks
-from pad_jax.config import GateConfig, ModelConfig
-from pad_jax.data.batches import DeviceData
-from pad_jax.models.caser import Caser
-from pad_jax.models.gate import Gate
-from pad_jax.models.gru4rec import GRU4Rec
-from pad_jax.models.layout import Layout, lay_out
-from pad_jax.models.sasrec import SASRec
-from pad_jax.models.towers import Dense, TextMLP, TextResidual
+from pad_jax.losses.recommendation import Scored
+from pad_jax.models.experts import EXPERTS, GATE_KEY, Expert, Params
+from pad_jax.models.gate import GATES
+from pad_jax.models.towers import ItemVectors, apply
+from pad_jax.settings import Config
 
-#: Kinds of item vectors: id E[i], aligned CAT(E[i], f(T[i])), text f(T[i]), disco see `Towers`.
-EXPERTS = ("id", "aligned", "text", "disco")
-#: Width of an expert's ID rows, in units of D.
-TABLES = {"id": 1, "aligned": 1, "disco": 2}
-Params = Mapping[str, Any]
 _CATALOGUE = 1 << 15  # items whose towers are evaluated at once
 
 
-class ItemVectors(NamedTuple):
-    """What an expert makes of R items: their vectors, and what these were fused from.
+class Items(NamedTuple):
+    """The item side of the score for R items.
 
-    The parts of the aligned expert are h^c and h^s of Eq. (5); those of disco are z1 to z4, see `Towers`.
+    `vectors` are those of the experts whose score is an inner product, side by side and times their gates; `others`
+    has the gate [R] and the items of each other expert.
     """
 
-    vector: Float[Array, "R D"]
-    parts: tuple[Float[Array, "R D"], ...] = ()
-
-
-class UserEncoder(nn.Module):
-    """A backbone and what turns its states into user vectors.
-
-    `residual`: the user vector is the newest item's own vector plus a zero-started map of the state, so that training
-    starts from "more of the same". `scale`: what multiplies the user vector, that is every logit: `none`,
-    `sqrt` (1/sqrt(D)), or `learned` (exp of a parameter that starts at `log_scale`).
-    """
-
-    backbone: nn.Module
-    residual: bool
-    scale: str
-    log_scale: float
-    dtype: str | None = None  # of the matrix product
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "T D"], layout: Layout, train: bool) -> Float[Array, "T D"]:
-        user = self.backbone(x, layout, train).astype(x.dtype)
-        width = x.shape[-1]
-        if self.residual:
-            user = x + nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="user")(user)
-        if self.scale == "sqrt":
-            return user / jnp.sqrt(width)
-        if self.scale == "learned":
-            return user * jnp.exp(self.param("log_scale", lambda _: jnp.float32(self.log_scale)))
-        return user
-
-
-class Towers(nn.Module):
-    """The item tower of one expert.
-
-    text     f(T)
-    aligned  CAT(E, f(T)), or E + f(T) with `model.fusion=add`
-    disco    CAT of four parts: z1 = mlp(E) of the IDs alone, z2 = mlp(E') and z3 = mlp(f(T)) common to both, z4 =
-             mlp(f'(T)) of the text alone; E and E' lie side by side in the expert's table
-    """
-
-    model: ModelConfig
-    expert: str
-
-    @nn.compact
-    def __call__(self, text, ids, uid, train: bool, product=None) -> ItemVectors:
-        if self.expert == "disco":
-            own, common = jnp.split(ids, 2, axis=-1)
-            sides = own, common, self._text(text, uid, train, "text"), self._text(text, uid, train, "text_alone")
-            parts = tuple(self._layer(f"part_{n}", x, uid, train) for n, x in enumerate(sides, 1))
-            return ItemVectors(self._cat(parts, uid, train), parts)
-        part = self._text(text, uid, train, "text", product)
-        if self.expert == "text":
-            return ItemVectors(part)
-        fused = ids + part if self.model.fusion == "add" else self._cat((ids, part), uid, train)
-        return ItemVectors(fused, (ids, part))
-
-    def _text(self, text, uid, train: bool, name: str, product=None):
-        width, rate, dtype = self.model.width, self.model.dropout, products_in(self.model)
-        if self.model.text_tower == "mlp":
-            part = TextMLP(width, self.model.text_layers, rate, dtype, name=name)(text, uid, train, product)
-        else:
-            part = TextResidual(width, rate, dtype, name=name)(text, uid, train)
-        return part.astype(jnp.float32)
-
-    def _layer(self, name: str, x, uid, train: bool):
-        layer = Dense(self.model.width, self.model.dropout, products_in(self.model), name=name)
-        return layer(x, uid, train).astype(jnp.float32)
-
-    def _cat(self, parts, uid, train: bool):
-        return self._layer("cat", jnp.concatenate(parts, axis=-1), uid, train)
+    vectors: Float[Array, "R F"]
+    others: dict[str, tuple[Float[Array, " R"], Any]]
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Pure functions over `params`; the fields are the hyper-parameters they share."""
+    """Pure functions over `params`. `gate` is the kind of gate."""
 
-    model: ModelConfig
-    gate: GateConfig
-    backbone: str
+    config: Config
     experts: tuple[str, ...]
-    buckets: int
-    length: int
+    gate: str
 
     def init(self, key: PRNGKeyArray, items: int, text_width: int) -> dict[str, Any]:
         """Fresh parameters of every expert; the same key gives an expert the same values in any set of experts."""
         params: dict[str, Any] = {"tables": {}, "towers": {}, "encoders": {}}
-        width = self.model.width
-        layout = lay_out(jnp.ones((1, self.length), bool), jnp.zeros(1, jnp.int32), self.length)
-        uid = jnp.arange(1)
-        for expert in self.experts:
-            table_key, tower_key, encoder_key = jax.random.split(jax.random.fold_in(key, EXPERTS.index(expert)), 3)
-            columns = TABLES.get(expert, 0) * width
-            if columns:
-                params["tables"][expert] = self._table(table_key, items, columns)
-            if expert != "id":
-                ids = jnp.zeros((1, columns)) if columns else None
-                text = jnp.zeros((1, text_width))
-                params["towers"][expert] = self._tower(expert).init(tower_key, text, ids, uid, False)["params"]
-            params["encoders"][expert] = self._encoder().init(
-                encoder_key, jnp.zeros((self.length, width)), layout, False
-            )["params"]
+        for name in self.experts:
+            expert = EXPERTS[name]
+            own = expert.init(self.config, jax.random.fold_in(key, expert.key), items, text_width)
+            for part, values in own.items():
+                params[part][name] = values
         if len(self.experts) > 1:
-            vectors = tuple(jnp.zeros((1, width)) for _ in self.experts)
-            gate_key = jax.random.fold_in(key, len(EXPERTS))
+            ours = (EXPERTS[name] for name in self.experts)
+            vectors = tuple(None if e.own_score else jnp.zeros((1, e.width(self.config))) for e in ours)
+            gate_key = jax.random.fold_in(key, GATE_KEY)
             params["gate"] = self._gate().init(gate_key, vectors, jnp.zeros(1, jnp.int32))["params"]
         return params
 
@@ -166,36 +82,51 @@ class Scorer:
         Differs: in the official code every occurrence of an item in a batch has draws of its own.
         """
         text = data.text[ids].astype(jnp.float32) if data.text.shape[1] else None
-        products = self._first_products(params.get("towers", {}), text)
+        looked_up = {}
+        for name in self.experts:
+            rows = EXPERTS[name].look_up(params.get("tables", {}).get(name), ids, data.arrays.get(name, {}))
+            if rows is not None and name in params.get("rows", {}):
+                rows += params["rows"][name]
+            looked_up[name] = rows
+        return self.vectors_from(params, looked_up, text, ids, key)
+
+    def vectors_from(
+        self,
+        params: Params,
+        looked_up: Mapping[str, Any],
+        text: Float[Array, "R E"] | None,
+        ids: Int[Array, " R"],
+        key: PRNGKeyArray | None = None,
+    ) -> dict[str, ItemVectors]:
+        """`item_vectors` from what each expert of `looked_up` has looked up; text rows are those of the same items."""
+        towers = params.get("towers", {})
+        products = self._first_products({n: towers[n] for n in looked_up if n in towers}, text)
         result: dict[str, ItemVectors] = {}
-        for expert in self.experts:
-            rows: Any = params["tables"][expert][ids] if expert in TABLES else None
-            if rows is not None and params.get("rows"):
-                rows += params["rows"].get(expert, 0)
-            if expert == "id":
-                result[expert] = ItemVectors(rows)
-            else:
-                tower, rngs = params["towers"][expert], self._rng(key, expert, 0)
-                inputs = (text, rows, ids, key is not None, products.get(expert))
-                result[expert] = apply(self._tower(expert), tower, *inputs, rngs=rngs)
+        for name, rows in looked_up.items():
+            rngs = self._rngs(key, EXPERTS[name], 0)
+            inputs = self.config, towers.get(name, {}), text, rows, ids, products.get(name), rngs
+            result[name] = EXPERTS[name].items(*inputs)
         return result
 
     def gates(self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]) -> Float[Array, "R K"]:
         """The gate of each expert (columns in the order of `experts`) for R items; ones for a single expert."""
         if len(self.experts) == 1:
             return jnp.ones((len(bucket), 1))
-        vectors = tuple(items[expert].vector for expert in self.experts)
+        vectors = tuple(None if EXPERTS[name].own_score else items[name].vector for name in self.experts)
         return apply(self._gate(), params["gate"], vectors, bucket)
 
-    def gated(self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]) -> Float[Array, "R F"]:
-        """Item side of the score: the experts' vectors times their gates, side by side."""
+    def gated(self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]) -> Items:
+        """The item side of the score, from every expert's vectors and the items' frequency buckets."""
         return self.weighted(vectors_of(items), self.gates(params, items, bucket))
 
-    def weighted(self, vectors: Mapping[str, Float[Array, "R D"]], gates: Float[Array, "R K"]) -> Float[Array, "R F"]:
+    def weighted(self, vectors: Mapping[str, Any], gates: Float[Array, "R K"]) -> Items:
         """`gated` of what `catalogue` returns."""
-        return jnp.concatenate([gates[:, [k]] * vectors[e] for k, e in enumerate(self.experts)], axis=-1)
+        places = {name: k for k, name in enumerate(self.experts)}
+        inner = [gates[:, [k]] * vectors[name] for name, k in places.items() if not EXPERTS[name].own_score]
+        others = {n: (gates[:, k], vectors[n]) for n, k in places.items() if EXPERTS[n].own_score}
+        return Items(jnp.concatenate(inner, axis=-1) if inner else jnp.zeros((len(gates), 0)), others)
 
-    def catalogue(self, params: Params, data: DeviceData) -> tuple[dict[str, Float[Array, "I D"]], Float[Array, "I K"]]:
+    def catalogue(self, params: Params, data: DeviceData) -> tuple[dict[str, Any], Float[Array, "I K"]]:
         """Every expert's vectors and the gates of all items, made some items at a time."""
 
         def some(ids):
@@ -207,68 +138,65 @@ class Scorer:
     def users(
         self,
         params: Params,
-        inputs: Mapping[str, Float[Array, "T D"]],
+        inputs: Mapping[str, Any],
         layout: Layout,
         key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "T F"]:
-        """User side of the score after every event: the experts' user vectors side by side."""
-        vectors = []
-        for expert in self.experts:
-            encoder, rngs = params["encoders"][expert], self._rng(key, expert, 1)
-            vectors.append(apply(self._encoder(), encoder, inputs[expert], layout, key is not None, rngs=rngs))
-        return jnp.concatenate(vectors, axis=-1)
+        target: Int[Array, " T"] | None = None,
+    ) -> dict[str, Any]:
+        """The user side of the score after every event, by expert.
 
-    def _table(self, key: PRNGKeyArray, items: int, columns: int) -> Float[Array, "I X"]:
-        """Differs: the official code draws row 0 too, which is padding; here it is zero."""
-        shape = (items + 1, columns)
-        if self.model.id_std > 0:
-            table = self.model.id_std * jax.random.normal(key, shape)
-        else:
-            table = nn.initializers.xavier_normal()(key, shape)
-        return table.at[0].set(0)
+        Args:
+            params: of all experts.
+            inputs: every expert's item vectors of the T tokens.
+            layout: where each token stands.
+            key: draws dropout; without it there is none.
+            target: in training, the item that is to be predicted at each token.
+        """
+        found = {}
+        for name in self.experts:
+            expert = EXPERTS[name]
+            encoder, rngs = params.get("encoders", {}).get(name, {}), self._rngs(key, expert, 1)
+            found[name] = expert.users(self.config, encoder, inputs[name], layout, target, rngs)
+        return found
+
+    def joined(self, users: Mapping[str, Any]) -> Float[Array, "n F"]:
+        """User vectors side by side, of the experts whose score is an inner product; those of `Items.vectors`."""
+        inner = [users[name] for name in self.experts if name in users and not EXPERTS[name].own_score]
+        if inner:
+            return jnp.concatenate(inner, axis=-1)
+        return jnp.zeros((len(jax.tree.leaves(users)[0]), 0))
+
+    def others(self, users: Mapping[str, Any], items: Items, rows: int) -> tuple[Scored, ...]:
+        """The part of the score that is no inner product; `rows` is N + 1."""
+        return tuple(
+            Scored(partial(EXPERTS[name].score, rows=rows), users[name], theirs, gate)
+            for name, (gate, theirs) in sorted(items.others.items())
+        )
+
+    def scores(self, users: Mapping[str, Any], items: Items, rows: int) -> Float[Array, "n R"]:
+        """Of n users with R items; `rows` is N + 1."""
+        total = self.joined(users) @ items.vectors.T
+        return sum((other.block(other.users) for other in self.others(users, items, rows)), total)
 
     def _first_products(self, towers: Mapping[str, Any], text) -> dict[str, Float[Array, "R D"]]:
-        """text @ kernel of the first layer of each text MLP, in one product; nothing where there is only one."""
-        names = [expert for expert in self.experts if expert in ("aligned", "text")]
-        if len(names) < 2 or self.model.text_tower != "mlp":
+        """text @ `first_kernel` of each tower, in one product; nothing where there is only one."""
+        found = {name: EXPERTS[name].first_kernel(self.config, tower) for name, tower in towers.items()}
+        kernels = {name: kernel for name, kernel in found.items() if kernel is not None}
+        if len(kernels) < 2:
             return {}
-        kernels = jnp.concatenate([towers[name]["text"]["Dense_0"]["kernel"] for name in names], axis=1)
-        product = text.astype(self.model.dtype) @ kernels.astype(self.model.dtype)
-        return dict(zip(names, jnp.split(product, len(names), axis=1), strict=True))
+        dtype = self.config.model.dtype
+        product = text.astype(dtype) @ jnp.concatenate(list(kernels.values()), axis=1).astype(dtype)
+        ends = np.cumsum([kernel.shape[1] for kernel in kernels.values()])[:-1]
+        return dict(zip(kernels, jnp.split(product, ends, axis=1), strict=True))
 
-    def _tower(self, expert: str) -> Towers:
-        return Towers(self.model, expert)
-
-    def _gate(self) -> Gate:
-        return Gate(self.experts, self.buckets, self.gate.kind, self.gate.start)
-
-    def _encoder(self) -> UserEncoder:
-        m = self.model
-        backbone: nn.Module
-        if self.backbone == "sasrec":
-            backbone = SASRec(m.blocks, m.heads, m.ffn, m.dropout, m.norm, products_in(m))
-        elif self.backbone == "gru4rec":
-            backbone = GRU4Rec(m.gru_hidden, m.gru_layers, m.dropout, products_in(m))
-        else:
-            backbone = Caser(m.caser_horizontal, m.caser_vertical, m.dropout, products_in(m))
-        return UserEncoder(backbone, m.user == "residual", m.logit_scale, m.log_scale, products_in(m))
+    def _gate(self) -> nn.Module:
+        return GATES[self.gate](self.config, self.experts)
 
     @staticmethod
-    def _rng(key: PRNGKeyArray | None, expert: str, side: int) -> dict[str, PRNGKeyArray]:
-        if key is None:
-            return {}
-        return {"dropout": jax.random.fold_in(key, 2 * EXPERTS.index(expert) + side)}
+    def _rngs(key: PRNGKeyArray | None, expert: Expert, side: int) -> dict[str, PRNGKeyArray]:
+        return {} if key is None else {"dropout": jax.random.fold_in(key, 2 * expert.key + side)}
 
 
-def products_in(model: ModelConfig) -> str | None:
-    """The dtype of matrix products; None is that of the parameters."""
-    return None if model.dtype == "float32" else model.dtype
-
-
-def apply(module: nn.Module, params: Params, *inputs: Any, rngs: dict[str, PRNGKeyArray] | None = None) -> Any:
-    return module.apply({"params": params}, *inputs, rngs=rngs)
-
-
-def vectors_of(items: Mapping[str, ItemVectors]) -> dict[str, Float[Array, "R D"]]:
+def vectors_of(items: Mapping[str, ItemVectors]) -> dict[str, Any]:
     """The vectors alone."""
-    return {expert: item.vector for expert, item in items.items()}
+    return {name: item.vector for name, item in items.items()}

@@ -1,11 +1,49 @@
-"""Item towers: from text rows (and ID rows) to item vectors."""
+"""Item towers: from text rows and ID rows to the item vectors of an expert."""
+
+from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from pad_jax.models.dropout import dropout
+from pad_jax.models.settings import products_in
+from pad_jax.settings import Config
 
 xavier_normal = nn.initializers.xavier_normal()
+
+
+def apply(module: nn.Module, params: Any, *inputs: Any, rngs: Any = None) -> Any:
+    """What a module makes of its inputs with these parameters."""
+    return module.apply({"params": params}, *inputs, rngs=rngs)
+
+
+class ItemVectors(NamedTuple):
+    """What an expert makes of R items: their vectors, and what these were fused from.
+
+    The vectors of an expert with a score of its own are a dictionary of arrays. The parts of the aligned expert are
+    h^c and h^s of Eq. (5); those of disco are z1 to z4, see `DiscoTower`.
+    """
+
+    vector: Any  # [R, D], or a dictionary of arrays [R, ...]
+    parts: tuple[Float[Array, "R D"], ...] = ()
+
+
+class Linear(nn.Module):
+    """x @ kernel + bias, as `nn.Dense`, of which the product may be given."""
+
+    width: int
+    dtype: str | None = None  # of the matrix product
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R E"], product: Float[Array, "R D"] | None = None) -> Float[Array, "R D"]:
+        kernel = self.param("kernel", xavier_normal, (x.shape[-1], self.width))
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        if product is None:
+            product = jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+        return product + bias[None]
 
 
 class TextMLP(nn.Module):
@@ -24,14 +62,18 @@ class TextMLP(nn.Module):
     def __call__(
         self, text: Float[Array, "R E"], uid: Int[Array, " R"], train: bool, product: Float[Array, "R D"] | None = None
     ) -> Float[Array, "R D"]:
-        given = None if product is None else lambda *_, **__: product
-        first = nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier_normal, dot_general=given)
-        x = nn.gelu(first(text), approximate=False)
-        for _ in range(self.layers):
+        x = nn.gelu(Linear(self.width, self.dtype, name="Dense_0")(text, product), approximate=False)
+        for layer in range(1, self.layers + 1):
             if train:
                 x = dropout(x, self.dropout, self.make_rng("dropout"), uid)
-            x = nn.gelu(nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier_normal)(x), approximate=False)
+            dense = nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier_normal, name=f"Dense_{layer}")
+            x = nn.gelu(dense(x), approximate=False)
         return x
+
+    @staticmethod
+    def first_kernel(params: Any) -> Float[Array, "E D"]:
+        """The kernel that `product` is of."""
+        return params["Dense_0"]["kernel"]
 
 
 class TextResidual(nn.Module):
@@ -67,3 +109,59 @@ class Dense(nn.Module):
         if train:
             x = dropout(x, self.dropout, self.make_rng("dropout"), uid)
         return nn.gelu(nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier_normal)(x), approximate=False)
+
+
+class Tower(nn.Module):
+    """What the item towers of all experts are made from.
+
+    A tower's `__call__(text [R, E], rows, uid [R], train, product)` returns `ItemVectors`. `rows` is what the expert
+    looks up, `uid` are item numbers, which name the draws of dropout, `product` is of `TextMLP`.
+    """
+
+    config: Config
+
+    def projected(self, name: str, text, uid, train: bool, product=None) -> Float[Array, "R D"]:
+        """f(T), by `model.text_tower`."""
+        model, dtype = self.config.model, products_in(self.config)
+        if model.text_tower == "mlp":
+            tower = TextMLP(model.width, model.text_layers, model.dropout, dtype, name=name)
+            return tower(text, uid, train, product).astype(jnp.float32)
+        assert model.text_tower == "residual"
+        return TextResidual(model.width, model.dropout, dtype, name=name)(text, uid, train).astype(jnp.float32)
+
+    def layer(self, name: str, x, uid, train: bool) -> Float[Array, "R D"]:
+        """A `Dense` of width D."""
+        dense = Dense(self.config.model.width, self.config.model.dropout, products_in(self.config), name=name)
+        return dense(x, uid, train).astype(jnp.float32)
+
+
+class TextTower(Tower):
+    """f(T)."""
+
+    @nn.compact
+    def __call__(self, text, rows, uid, train: bool, product=None) -> ItemVectors:
+        return ItemVectors(self.projected("text", text, uid, train, product))
+
+
+class AlignedTower(Tower):
+    """CAT(E, f(T)) of Eq. (6), or E + f(T) with `model.fusion=add`."""
+
+    @nn.compact
+    def __call__(self, text, rows, uid, train: bool, product=None) -> ItemVectors:
+        parts = rows, self.projected("text", text, uid, train, product)
+        if self.config.model.fusion == "add":
+            return ItemVectors(parts[0] + parts[1], parts)
+        assert self.config.model.fusion == "concat"
+        return ItemVectors(self.layer("cat", jnp.concatenate(parts, axis=-1), uid, train), parts)
+
+
+class DiscoTower(Tower):
+    """CAT of four parts: z1 = mlp(E) of the IDs alone, z2 = mlp(E') and z3 = mlp(f(T)) common to both, z4 = mlp(f'(T))
+    of the text alone; E and E' lie side by side in the expert's table."""
+
+    @nn.compact
+    def __call__(self, text, rows, uid, train: bool, product=None) -> ItemVectors:
+        own, common = jnp.split(rows, 2, axis=-1)
+        texts = (self.projected(name, text, uid, train) for name in ("text", "text_alone"))
+        parts = tuple(self.layer(f"part_{n}", x, uid, train) for n, x in enumerate((own, common, *texts), 1))
+        return ItemVectors(self.layer("cat", jnp.concatenate(parts, axis=-1), uid, train), parts)

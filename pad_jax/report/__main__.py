@@ -1,8 +1,8 @@
 """Compares finished runs:  python -m pad_jax.report WORKDIR... [--against WORKDIR...]
 
 Prints Markdown: a row per group of runs (the seeds of one configuration are one row, mean and standard deviation), the
-scorers without learning, and the difference between the first runs and those behind --against with a bootstrap interval
-over users.
+baselines that hardly learn, and the difference between the first runs and those behind --against with a bootstrap
+interval over users.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from pad_jax.data.dataset import frequency_group
 from pad_jax.errors import UserError
 from pad_jax.evaluation.significance import bootstrap_interval
 from pad_jax.report.groups import METRICS, RunGroup
-from pad_jax.report.results import read_ranks
 from pad_jax.report.table import GROUPS, LABELS, cells, header
+from pad_jax.workdir.results import read_ranks
 
 
 def report(first: list[Path], second: list[Path]) -> str:

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from pad_jax.config import dotted
 from pad_jax.errors import UserError
 from pad_jax.evaluation.metrics import hit_ratio, ndcg
-from pad_jax.report.results import read_ranks, read_results
 from pad_jax.report.table import GROUPS
-from pad_jax.workdir import changes_results, read_config
+from pad_jax.workdir.identity import changes_results, read_config
+from pad_jax.workdir.results import read_ranks, read_results
 
 METRICS = {"HR@10": hit_ratio, "nDCG@10": ndcg}
 
@@ -28,7 +27,7 @@ class RunGroup:
                 raise UserError(f"{path} and {paths[0]} differ by more than their seed; compare them with --against")
         seeds = [r["seed"] for r in self.results]
         if len(set(seeds)) < len(seeds):
-            raise UserError(f"{', '.join(map(str, paths))}: a seed stands there twice; name each run once")
+            raise UserError(f"{', '.join(map(str, paths))}: a seed appears twice; name each run once")
         first, self.dataset = self.results[0], identities[0]["dataset_sha256"]
         self.phase = list(first["phases"])[-1]
         self.name = f"{first['method']} ({first['backbone']}, {first['loss']}, recipe {first['recipe']}, {self.phase})"
@@ -44,7 +43,7 @@ class RunGroup:
     def _identity(self, path: Path) -> dict[str, Any]:
         """What runs of one group share: everything but the seed and where things are."""
         identity = read_config(path)
-        config = {n: v for n, v in dotted(identity["config"]).items() if changes_results(n) and n != "seed"}
+        config = {n: v for n, v in identity["config"].items() if changes_results(n) and n != "seed"}
         return identity | {"config": config, "phases": list(read_results(path)["phases"])}
 
     def per_user(self, metric: str) -> np.ndarray:

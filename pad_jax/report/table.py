@@ -20,7 +20,7 @@ def number(value: float) -> str:
 
 
 def rows(results: Mapping[str, Any], split: str) -> list[tuple[str, Mapping[str, Any] | None]]:
-    """(label, metrics) of every phase, last first, then of the scorers without learning."""
+    """(label, metrics) of every phase, last first, then of the baselines."""
     method, backbone = results["method"], results["backbone"]
     table = []
     for name, phase in reversed(results["phases"].items()):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from pad_jax.config import Config
+from pad_jax.settings import Config
 from pad_jax.studies import ablate, analyse, backbones, compare
 from pad_jax.studies.study import as_job
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from pad_jax.config import Config, as_dict, dotted
 from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page
+from pad_jax.settings import Config, as_dict, dotted
 from pad_jax.studies.claims import Claim, above, claims_table, interval, points
 from pad_jax.studies.study import Row, Study
 

@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pad_jax.config import Config
 from pad_jax.evaluation.analysis import distances, kendall_tau, pairs_by_bucket, separation, top_and_bottom
-from pad_jax.methods.base import Phase
 from pad_jax.pipeline import Run
 from pad_jax.report.page import Page
 from pad_jax.report.table import number
+from pad_jax.settings import Config
 from pad_jax.studies.ablate import FROM_ALIGN, FROM_FINETUNE, PAD
 from pad_jax.studies.claims import UNTESTED, Claim, above, claims_table, judged
 from pad_jax.studies.study import Row, Study, gain
+from pad_jax.training.phase import Phase
 
 SASREC = Row("sasrec", "sasrec")
 SMEM = Row("smem", "smem", **FROM_ALIGN)

@@ -1,10 +1,11 @@
 """Backbones alone and under PAD (paper, Table 3)."""
 
-from pad_jax.config import CHOICES, Config
 from pad_jax.evaluation.significance import paired_t_test
+from pad_jax.models.backbones import BACKBONES
 from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page
 from pad_jax.report.table import number
+from pad_jax.settings import Config
 from pad_jax.studies.claims import Claim, above, claims_table
 from pad_jax.studies.study import Row, Study, chance, gain
 
@@ -14,7 +15,7 @@ TITLES = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser"}
 def rows(config: Config) -> list[Row]:
     """Each backbone on IDs alone, and PAD with it."""
     del config
-    return [Row(f"{b} {m}", m, {"backbone": b}) for b in CHOICES["backbone"] for m in ("sasrec", "pad")]
+    return [Row(f"{b} {m}", m, {"backbone": b}) for b in BACKBONES for m in ("sasrec", "pad")]
 
 
 def report(study: Study) -> Page:
@@ -29,7 +30,7 @@ def report(study: Study) -> Page:
     )
     table = []
     bars: dict[str, list[float]] = {"alone": [], "PAD": []}
-    names = [b for b in CHOICES["backbone"] if {f"{b} sasrec", f"{b} pad"} <= set(groups)]
+    names = [b for b in BACKBONES if {f"{b} sasrec", f"{b} pad"} <= set(groups)]
     for backbone in names:
         alone, pad = groups[f"{backbone} sasrec"], groups[f"{backbone} pad"]
         both = [g.mean("all", "nDCG@10") for g in (alone, pad)]
@@ -43,10 +44,10 @@ def report(study: Study) -> Page:
             metrics = ("all", "HR@10"), ("all", "nDCG@10"), ("cold", "nDCG@10")
             cells = [group.cell(users, metric) for users, metric in metrics] + gained
             numbers = [f"{group.parameters:,}", f"{group.seconds_per_epoch:.0f}"]
-            table.append([f"{TITLES[backbone]}, {title}", *cells, *numbers])
+            table.append([f"{TITLES.get(backbone, backbone)}, {title}", *cells, *numbers])
     page.table(["", "HR@10", "nDCG@10", "nDCG@10 cold", "gain", "p", "parameters", "s / epoch"], table)
     if names:
-        figure = plots.grouped_bars([TITLES[b] for b in names], bars, "nDCG@10, %")
+        figure = plots.grouped_bars([TITLES.get(b, b) for b in names], bars, "nDCG@10, %")
         page.picture("backbones", figure, "nDCG@10 of each backbone alone and under PAD, mean over seeds.")
     claims_table(page, claims(groups))
     return page

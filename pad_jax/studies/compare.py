@@ -1,19 +1,24 @@
 """All methods under one protocol (paper, Table 2)."""
 
-from pad_jax.config import Config
 from pad_jax.evaluation.significance import paired_t_test
 from pad_jax.methods import METHODS
 from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page
 from pad_jax.report.table import GROUPS, LABELS, number
+from pad_jax.settings import Config
 from pad_jax.studies.claims import UNTESTED, Claim, above, claims_table, judged
 from pad_jax.studies.study import Row, Study, chance, gain
+
+
+def methods() -> list[str]:
+    """All of them, PAD last."""
+    return [*(name for name in METHODS if name != "pad"), "pad"]
 
 
 def rows(config: Config) -> list[Row]:
     """Every method; SMEM takes PAD's phase 1 as it is."""
     del config
-    found = {name: Row(name, name) for name in METHODS if name != "smem"}
+    found = {name: Row(name, name) for name in methods() if name != "smem"}
     found["smem"] = Row("smem", "smem", base=found["pad"], shares=("pretrain",))
     return list(found.values())
 
@@ -23,7 +28,7 @@ def report(study: Study) -> Page:
     from pad_jax.report import plots  # slow to import
 
     groups = {row.name: study.group(row) for row in study.rows}
-    groups = {name: groups[name] for name in METHODS if name in groups}
+    groups = {name: groups[name] for name in methods() if name in groups}
     ndcg = {name: group.per_user("nDCG@10") for name, group in groups.items()}
     best = best_baseline(groups)
 
@@ -79,7 +84,7 @@ def best_baseline(groups: dict[str, RunGroup]) -> str:
 
 def claims(groups: dict[str, RunGroup], baselines: dict[str, float]) -> list[Claim]:
     """The paper's statements about Table 2. `baselines` are nDCG@10 in percent of scorers that do not learn."""
-    rivals = [name for name in METHODS if name != "pad"]
+    rivals = methods()[:-1]
     first = above("PAD is ahead of every baseline, p < 0.05 (Table 2)", groups, ["pad"], rivals, "nDCG@10")
     if first.verdict != UNTESTED:
         best = best_baseline(groups)

@@ -9,15 +9,31 @@ from typing import Any
 
 import jax
 
-from pad_jax.config import Config, StudyConfig, as_dict, check_choice, dotted, with_fields
+from pad_jax import parallel
+from pad_jax.console import say
 from pad_jax.errors import UserError
-from pad_jax.methods import METHODS
 from pad_jax.pipeline import Run
-from pad_jax.report.console import say
+from pad_jax.registry import SECTIONS
 from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page
-from pad_jax.report.results import read_ranks
-from pad_jax.workdir import run_name
+from pad_jax.settings import Config, as_dict, check_choice, dotted, setting, with_fields
+from pad_jax.workdir.identity import run_name
+from pad_jax.workdir.results import read_ranks
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What the jobs compare, backbones, ablate and analyse run."""
+
+    seeds: tuple[int, ...] = setting((0, 1, 2), "three runs", "P", least=0)
+    only: tuple[str, ...] = setting((), "names of rows; empty: all")
+
+    def check(self, config: Config) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"config.study.seeds must be different whole numbers, not {self.seeds}")
+
+
+SECTIONS.register("study", StudySettings)
 
 
 @dataclass(frozen=True)
@@ -57,7 +73,7 @@ class Study:
     def name(self) -> str:
         """<job>-<backbone>-<loss>-<recipe>, of its report; a part of the study says which."""
         c = self.config
-        seeds = "" if c.study.seeds == StudyConfig.seeds else f"-s{'+'.join(map(str, c.study.seeds))}"
+        seeds = "" if c.study.seeds == StudySettings.seeds else f"-s{'+'.join(map(str, c.study.seeds))}"
         return f"{c.job}-{c.backbone}-{c.loss}-{c.recipe}{seeds}{'-part' if c.study.only else ''}"
 
     def path(self, row: Row, seed: int) -> Path:
@@ -66,7 +82,7 @@ class Study:
     def run(self, row: Row, seed: int) -> Run:
         """The run of a row, to train it or to work with what it has learned."""
         config = row.config(self.config, seed)
-        return Run(config, self.path(row, seed), METHODS[row.method](config), lambda _: self.command)
+        return Run(config, self.path(row, seed), lambda _: self.command)
 
     def group(self, row: Row) -> RunGroup:
         """All seeds of a row."""
@@ -76,7 +92,7 @@ class Study:
         """Runs what is not finished. Several processes may share a study, each with its own seeds."""
         reading = [row for row in self.rows if self.run(row, self.config.study.seeds[0]).method.reads_text]
         if reading:  # made first, so that every run sees it, and so that nothing is trained when it cannot be made
-            _ = self.run(reading[0], self.config.study.seeds[0]).text
+            _ = self.run(reading[0], self.config.study.seeds[0]).text.table
         for seed in self.config.study.seeds:
             for row in self.rows:
                 say(f"\n{row.name}, seed {seed}: {self.path(row, seed)}")
@@ -85,11 +101,11 @@ class Study:
                     if row.base is not None:
                         inherit(run, self.run(row.base, seed), row.shares)
                     run.train(run.method.phases)
-                    run.workdir.write_table()
+                    run.write_table()
                 jax.clear_caches()  # programs of one run serve no other, and their memory maps are limited
 
     def baselines(self) -> dict[str, dict[str, Any]]:
-        """Test metrics of the scorers without learning."""
+        """Test metrics of the baselines that hardly learn."""
         known: dict[str, dict[str, Any]] = {}
         for row in self.rows:
             for name, metrics in self.group(row).results[0]["baselines"].items():
@@ -182,7 +198,7 @@ def as_job(rows: Callable[[Config], list[Row]], report: Callable[[Study], Page])
 
 def check(config: Config) -> None:
     """Raises UserError for what a study cannot do or would ignore."""
-    if jax.process_count() > 1:
+    if parallel.processes() > 1:
         raise UserError(
             f"the job {config.job} runs in one process; give several ones --config.study.seeds of their own"
         )

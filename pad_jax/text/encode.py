@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Int32
 
-from pad_jax.config import TextConfig
+from pad_jax.console import Task, progress, say
 from pad_jax.data.dataset import Dataset
 from pad_jax.data.files import first_line
 from pad_jax.errors import UserError
-from pad_jax.report.console import Task, progress, say
+from pad_jax.text.settings import TextSettings
 from pad_jax.text.table import TableWriter, check_finite
 
 #: Encoders that come as a Python package with their weights: no hub is asked.
@@ -25,7 +25,7 @@ _SETTINGS = ("bidirectional", "precision", "pooling", "normalize", "prompt", "ma
 _CHUNK = 10_000  # titles that are tokenized at once
 
 
-def encode_table(path: Path, dataset: Dataset, config: TextConfig) -> None:
+def encode_table(path: Path, dataset: Dataset, config: TextSettings) -> None:
     """Writes the text table of a dataset's titles. A run that is stopped goes on where it was, bit for bit.
 
     Host memory holds the titles, their tokens and one batch of vectors. Raises UserError as `encode` does, and for a
@@ -62,7 +62,7 @@ def encode_table(path: Path, dataset: Dataset, config: TextConfig) -> None:
         writer.finish()
 
 
-def encode(titles: Sequence[str], config: TextConfig) -> tuple[Float[np.ndarray, "N E"], dict[str, Any]]:
+def encode(titles: Sequence[str], config: TextSettings) -> tuple[Float[np.ndarray, "N E"], dict[str, Any]]:
     """One float32 vector per title, and the manifest that names the encoder.
 
     Titles are encoded in order of their length, so that little is spent on padding; the order of the result is that
@@ -96,7 +96,7 @@ class Tokens(NamedTuple):
     spans: Int[np.ndarray, "n 2"]  # begin and end within the text
 
 
-def load_encoder(config: TextConfig) -> Encoder:
+def load_encoder(config: TextSettings) -> Encoder:
     """The encoder of `config`, with its adapters merged in. Raises UserError where it cannot be had.
 
     Weights are read from safetensors alone. `bidirectional` gives a causal model full attention and pads on the left,
@@ -123,7 +123,7 @@ def load_encoder(config: TextConfig) -> Encoder:
             raise ValueError(f"its weights lack {missing[0]} and {len(missing) - 1} more")
     except Exception as error:  # whatever the libraries raise for what they find in a directory
         raise UserError(
-            f"config.text.encoder={config.encoder!r} is no encoder that can be loaded "
+            f"config.text.encoder={config.encoder!r} is not an encoder that can be loaded "
             f"({first_line(error)[:300]}): name a local Hugging Face directory or a hub id"
         ) from error
     for adapter in config.adapters:
@@ -148,7 +148,7 @@ def load_encoder(config: TextConfig) -> Encoder:
     return Encoder(tokenizer, model, device, device_name, manifest)
 
 
-def tokenize(encoder: Encoder, texts: Sequence[str], config: TextConfig) -> Tokens:
+def tokenize(encoder: Encoder, texts: Sequence[str], config: TextSettings) -> Tokens:
     """The tokens of every text, cut to `config.max_length` and to what the encoder takes."""
     limit = min(config.max_length, getattr(encoder.model.config, "max_position_embeddings", config.max_length))
     prompt = len(encoder.tokenizer(config.prompt, add_special_tokens=False)["input_ids"]) if config.prompt else 0
@@ -166,7 +166,7 @@ def tokenize(encoder: Encoder, texts: Sequence[str], config: TextConfig) -> Toke
 
 
 def vectors(
-    encoder: Encoder, tokens: Tokens, config: TextConfig, first: int = 0, bar: Task | None = None
+    encoder: Encoder, tokens: Tokens, config: TextSettings, first: int = 0, bar: Task | None = None
 ) -> Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b E"]]]:
     """(which texts, their vectors in float32), a batch at a time from batch number `first` on, shortest texts first."""
     import torch
@@ -217,7 +217,7 @@ def available() -> bool:
     return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 
 
-def _distinct(titles: Sequence[str], config: TextConfig) -> tuple[list[str], Int[np.ndarray, " N"]]:
+def _distinct(titles: Sequence[str], config: TextSettings) -> tuple[list[str], Int[np.ndarray, " N"]]:
     """The different texts to encode, and which of them each title is: equal titles have one and the same vector."""
     number: dict[str, int] = {}
     which = np.array([number.setdefault(title, len(number)) for title in titles], np.int64)

@@ -4,7 +4,6 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,14 @@ import numpy as np
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 
-from pad_jax.config import TextConfig
+from pad_jax.atomic import write_atomically
 from pad_jax.data.dataset import Dataset
 from pad_jax.errors import UserError
-from pad_jax.report.results import write_atomically
+from pad_jax.text.settings import TextSettings
 
 FORMAT = "pad_jax text table 1"
 _NAMES = {"float32": "F32", "float16": "F16"}
-_ROWS = 1 << 14  # that are transformed at once
+_ROWS = 1 << 14  # that are checked at once
 
 
 class TableWriter:
@@ -121,7 +120,7 @@ def _header(dataset: Dataset, manifest: Mapping[str, Any], shape: tuple[int, int
 
 
 def check_replaceable(path: Path) -> None:
-    """Raises UserError for a file that is there and no table of this project: it may be somebody's own vectors."""
+    """Raises UserError for a file that is not a table of this project: it may be somebody's own vectors."""
     if not path.exists():
         return
     try:
@@ -130,11 +129,13 @@ def check_replaceable(path: Path) -> None:
                 return
     except (SafetensorError, OSError):
         pass
-    raise UserError(f"{path} is no table that the job `encode` has made: remove it, or set another --config.text.table")
+    raise UserError(f"{path} is not a table that the job `encode` made: remove it, or set another --config.text.table")
 
 
 def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], dict[str, Any]]:
-    """The table and its manifest. Raises UserError for a table of other items, with NaN or infinity, or no table.
+    """The table and its manifest.
+
+    Raises UserError for a table of other items, with NaN or infinity, or for what is not a table.
 
     Own vectors are a table, too: a `.npy` file or a safetensors file with a single tensor, a row for each item in the
     order of the dataset, with or without a row of zeros before them.
@@ -148,8 +149,8 @@ def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], 
                 return _own(path, dataset)
             if header.get("format") != FORMAT or "text" not in names:
                 raise UserError(
-                    f"{path} is no text table: make one with the job `encode`, or bring a .npy file or a safetensors "
-                    "file with one tensor, a row for each item"
+                    f"{path} is not a text table: make one with the job `encode`, or bring a .npy file or a "
+                    "safetensors file with one tensor, a row for each item"
                 )
             table = file.get_tensor("text")
         items, name, sha256 = (header[field] for field in ("items", "dataset", "item_list_sha256"))
@@ -157,9 +158,9 @@ def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], 
     except FileNotFoundError as error:
         raise UserError(f"text table {path} does not exist; make it with the job `encode`") from error
     except (SafetensorError, OSError, EOFError) as error:
-        raise UserError(f"{path} is no safetensors or .npy file ({error}); make it with the job `encode`") from error
+        raise UserError(f"{path} is not a safetensors or .npy file ({error}); make it with the job `encode`") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} has no complete header ({error}); make it with the job `encode`") from error
+        raise UserError(f"{path} lacks a complete header ({error}); make it with the job `encode`") from error
     if sha256 != dataset.item_list_sha256:
         raise UserError(
             f"{path} was made for the {items} items of {name}, not for these {dataset.items} "
@@ -204,10 +205,10 @@ def read_own(path: Path, items: int, name: str) -> Float[np.ndarray, "N E"]:
                 raise UserError(f"{path} holds {len(names)} tensors; own vectors are one")
             return _own_rows(path, file.get_tensor(names[0]), items, name)
     except (SafetensorError, OSError, EOFError, ValueError) as error:
-        raise UserError(f"{path} is no safetensors or .npy file ({error})") from error
+        raise UserError(f"{path} is not a safetensors or .npy file ({error})") from error
 
 
-def check_settings(path: Path, manifest: Mapping[str, Any], config: TextConfig) -> None:
+def check_settings(path: Path, manifest: Mapping[str, Any], config: TextSettings) -> None:
     """Raises UserError for a table of other settings than `config`, where the manifest says so."""
     for name in (
         *("encoder", "revision", "adapters", "bidirectional", "precision"),
@@ -232,52 +233,3 @@ def check_finite(path: Path, rows: np.ndarray, items: Sequence[int]) -> None:
             f"{path}: the vectors of {len(bad)} items hold NaN or infinity, item {items[bad[0]]} first; encode again, "
             "in float32 if the encoder overflows"
         )
-
-
-@dataclass(frozen=True)
-class Transform:
-    """What training reads of text vectors; see `fit`."""
-
-    kind: str
-    mean: Float[np.ndarray, " E"]
-    matrix: Float[np.ndarray, "..."]  # standardize: deviations [E]; principal: directions [E, width]
-
-    def __call__(self, rows: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N _"]:
-        if self.kind == "none":
-            return rows
-        parts = [self._some(rows[n : n + _ROWS]) for n in range(0, len(rows), _ROWS)]
-        return np.concatenate(parts) if parts else self._some(rows)
-
-    def _some(self, rows):
-        centred = rows.astype(np.float64) - self.mean
-        if self.kind == "standardize":
-            return (centred / self.matrix).astype(np.float32)
-        turned = centred @ self.matrix
-        length = np.linalg.norm(turned, axis=1, keepdims=True)
-        return (turned / np.where(length > 0, length, 1)).astype(np.float32)
-
-
-def fit(rows: Float[np.ndarray, "N E"], kind: str, width: int) -> Transform:
-    """The transform of `kind` for the items' vectors; others, of new items, then go through the same one.
-
-    none         vectors as they are
-    standardize  each dimension centred and scaled to unit variance over the items
-    principal    the `width` leading principal directions of the centred vectors, each row scaled to length 1; vectors
-                 of fewer dimensions are filled up with zeros
-
-    Embedding spaces of language models are narrow cones: without centring, differences between items are small
-    beside what all items share.
-    """
-    if kind == "none":
-        return Transform(kind, np.zeros(0), np.zeros(0))
-    blocks = [slice(n, n + _ROWS) for n in range(0, len(rows), _ROWS)]
-    mean = sum(rows[b].sum(axis=0, dtype=np.float64) for b in blocks) / len(rows)
-    centred = (rows[b].astype(np.float64) - mean for b in blocks)
-    if kind == "standardize":
-        deviation = np.sqrt(sum((x**2).sum(axis=0) for x in centred) / len(rows))
-        return Transform(kind, mean, np.where(deviation > 0, deviation, 1))
-    values, directions = np.linalg.eigh(sum(x.T @ x for x in centred))
-    directions = directions[:, np.argsort(-values)][:, :width]
-    largest = directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])]
-    directions = directions * np.where(largest < 0, -1, 1)
-    return Transform(kind, mean, np.pad(directions, ((0, 0), (0, width - directions.shape[1]))))

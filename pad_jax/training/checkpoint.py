@@ -9,8 +9,8 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from pad_jax import parallel
 from pad_jax.errors import UserError
-from pad_jax.training import parallel
 
 
 class Checkpoints:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,47 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pad_jax.config import Config
-from pad_jax.data.batches import Blocks, DeviceData, common_caps, make_batch, packer
+from pad_jax import parallel
+from pad_jax.atomic import write_atomically
+from pad_jax.batching.batch import common_caps, make_batch, packer
+from pad_jax.batching.device import DeviceData
+from pad_jax.batching.order import Blocks
+from pad_jax.console import progress, say
 from pad_jax.errors import UserError
-from pad_jax.methods.base import Phase
 from pad_jax.models.scorer import Scorer
-from pad_jax.report.console import progress, say
-from pad_jax.report.results import write_atomically
-from pad_jax.training import memory, parallel
+from pad_jax.registry import SECTIONS
+from pad_jax.settings import Config, setting
+from pad_jax.training import memory
 from pad_jax.training.checkpoint import Checkpoints
 from pad_jax.training.optimizer import adamw
-from pad_jax.training.step import TrainState, merge
+from pad_jax.training.phase import Phase
+from pad_jax.training.step import TrainState, merge, train_step
 
 SAMPLE = 1 << 16  # users whose batches' sizes are looked at beforehand
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    batch: int = setting(16, "users per step, on all devices together", "P", least=1, official=128, best=128)
+    patience: int = setting(
+        10, "epochs without a better validation value", "P", unit="epochs", least=1, official=20, best=5
+    )
+    select: str = setting("HR@10", "validation metric of early stopping and best checkpoint", "C", best="nDCG@10")
+    weight_decay: float = setting(0.1, "of AdamW, decoupled", "P", least=0)
+    gate_rate: float = setting(1.0, "times learning_rate for the frequency gate", least=0, best=0.03)
+    gate_weight_decay: float = setting(0.01, "torch's default", "C", least=0)
+    steps_per_dispatch: int = setting(32, "K, batches per call of the device", "O", least=1)
+    adjustment: float = setting(
+        0.0,
+        "tau: training adds tau * log(count) to logits of text, see methods/base.py; 0: no",
+        "V in recipe best",
+        least=0,
+        best=0.2,
+    )
+    sampled: int = setting(512, "items drawn per step for a loss that needs samples", "O", least=1)
+
+
+SECTIONS.register("train", TrainSettings)
 
 #: All parameters -> metrics on the validation split.
 Evaluate = Callable[[dict[str, Any]], dict[str, Any]]
@@ -41,7 +70,7 @@ def block_of_steps(phase: Phase, scorer: Scorer, config: Config, optimizer) -> C
         first_row = jax.lax.axis_index(parallel.AXIS) * rows.user.shape[1]
         negative_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
         batch = make_batch(data, jax.tree.map(lambda x: x[index], rows), first_row, negative_key, caps)
-        return phase.step(optimizer, scorer, config, state, batch, data, loss_key, axis=parallel.AXIS)
+        return train_step(phase.loss, optimizer, scorer, config, state, batch, data, loss_key, axis=parallel.AXIS)
 
     def block(state: TrainState, data: DeviceData, count, key, rows, caps):
         def body(index, carry):
@@ -67,6 +96,16 @@ def train(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains a phase to its end, from its latest checkpoint if there is one.
 
+    Args:
+        config: the run's.
+        phase: what is trained.
+        scorer: of the phase.
+        params: what it starts with and trains.
+        frozen: what it carries along.
+        data: what stays on the device.
+        evaluate: metrics of all parameters on the validation split.
+        directory: where its log and its checkpoints go.
+
     Returns all parameters of the best epoch and
     {"epochs", "best_epoch", "seconds", "stopped": "patience" | "epochs" | "minutes"}.
 
@@ -79,7 +118,7 @@ def train(
     optimizer = adamw(config, phase.limits(config))
     state = parallel.replicate(TrainState(params, frozen, optimizer.init(params), jnp.zeros((), jnp.int32)))
     key = parallel.replicate_key(jax.random.fold_in(jax.random.key(config.seed), 1))
-    packed = packer(windows, jax.device_count(), config.mmd.group, config.mmd.include_padding)
+    packed = packer(windows, parallel.devices(), config.mmd.group, config.mmd.include_padding)
     sample = blocks.rows(-(-SAMPLE // config.train.batch))
     _, usual = packed(sample)  # one shape for nearly every block: another one is compiled anew
     run = parallel.over_devices(block_of_steps(phase, scorer, config, optimizer))
@@ -99,12 +138,15 @@ def train(
     while not stopped:
         epoch = status["epoch"] + 1
         sums: list[tuple[int, Any]] = []
+        seen = data
+        if phase.each_epoch is not None:
+            seen = phase.each_epoch(scorer, config, merge(state.params, state.frozen), data)
         with progress(f"{phase.name} epoch {epoch}", blocks.epoch_steps) as bar:
             for _ in range(blocks.blocks):
                 rows, count = next(iterator)
                 rows, caps = packed(rows)
                 caps = common_caps(usual, caps)
-                arguments = (state, data, jnp.int32(count), key, parallel.local_rows(rows), caps)
+                arguments = (state, seen, jnp.int32(count), key, parallel.local_rows(rows), caps)
                 if not checked:
                     memory.check(run, arguments)
                     checked = True
@@ -136,7 +178,7 @@ def train(
             f"valid HR@10 {100 * result['HR@10']:.2f} %, nDCG@10 {100 * result['nDCG@10']:.2f} %"
             f"{' *' if better else ''}, {status['seconds']:.0f} s"
         )
-        if jax.process_index() == 0:
+        if parallel.is_main():
             with open(log, "a") as file:
                 file.write(json.dumps({"epoch": epoch, "seconds": status["seconds"], **losses, "valid": result}) + "\n")
         checkpoints.save(epoch, state, iterator.get_state(), status)
@@ -164,6 +206,6 @@ def _mean(sums: list[tuple[int, Any]]) -> dict[str, float]:
 
 def _truncate(log: Path, epoch: int) -> None:
     """Keeps the lines, one an epoch, up to the last checkpoint: a killed run may have written more, and half of one."""
-    if jax.process_index() == 0:
+    if parallel.is_main():
         lines = log.read_text().splitlines() if log.exists() else []
         write_atomically(log, "".join(line + "\n" for line in lines[:epoch]).encode())

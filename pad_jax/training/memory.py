@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import jax
-import psutil
-
+from pad_jax import parallel
+from pad_jax.console import say
 from pad_jax.errors import UserError
-from pad_jax.report.console import say
 
 
 def bytes_of(run: Any, arguments: tuple) -> int:
@@ -19,12 +17,7 @@ def bytes_of(run: Any, arguments: tuple) -> int:
 def check(run: Any, arguments: tuple) -> None:
     """Prints what one device needs for `run(*arguments)` and what it has; raises UserError when it cannot fit."""
     needed = bytes_of(run, arguments)
-    device = jax.local_devices()[0]
-    statistics = device.memory_stats() if device.platform != "cpu" else None
-    if statistics:
-        at_hand, where = statistics["bytes_limit"], str(device)
-    else:
-        at_hand, where = psutil.virtual_memory().available // jax.local_device_count(), "host, per device"
+    at_hand, where = parallel.memory_at_hand()
     say(f"memory: {_gib(needed)} needed, {_gib(at_hand)} at hand ({where})")
     if needed > at_hand:
         raise UserError(

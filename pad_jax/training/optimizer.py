@@ -1,6 +1,7 @@
 """AdamW: on everything that is trained, or lazily on the rows of the tables that a batch looks up."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -8,10 +9,34 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from pad_jax.config import Config, PhaseConfig
+from pad_jax.errors import UserError
+from pad_jax.losses.recommendation import LOSSES
+from pad_jax.models.experts import EXPERTS
+from pad_jax.registry import SECTIONS
+from pad_jax.settings import Config, setting
+from pad_jax.training.phase import Limits
 
 Tree = dict[str, Any]
 B1, B2, EPSILON = 0.9, 0.999, 1e-8  # the defaults of torch and optax
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    tables: str = setting(
+        "dense",
+        "AdamW on every row of the ID tables [C], or lazily on those that a batch looks up",
+        choices=("dense", "lazy"),
+    )
+
+    def check(self, config: Config) -> None:
+        if self.tables == "lazy" and LOSSES[config.loss].needs == "catalogue":
+            raise UserError(
+                f"config.optimizer.tables=lazy updates the rows that a batch looks up, and config.loss={config.loss} "
+                "looks up all: set --config.loss=sampled_softmax or bce, or leave the tables dense"
+            )
+
+
+SECTIONS.register("optimizer", OptimizerSettings)
 
 
 class Moments(NamedTuple):
@@ -33,7 +58,11 @@ class Optimizer(NamedTuple):
         """What `dense` updates, and the tables that are updated by rows."""
         if not self.lazy:
             return params, {}
-        return {name: value for name, value in params.items() if name != "tables"}, params.get("tables", {})
+        tables = params.get("tables", {})
+        rows = {name: table for name, table in tables.items() if EXPERTS[name].by_item}
+        rest = {name: value for name, value in params.items() if name != "tables"}
+        shared = {name: table for name, table in tables.items() if name not in rows}
+        return rest | ({"tables": shared} if shared else {}), rows
 
     def init(self, params: Tree) -> Tree:
         rest, tables = self.split(params)
@@ -41,7 +70,7 @@ class Optimizer(NamedTuple):
         return {"dense": self.dense.init(rest), "tables": moments}
 
 
-def adamw(config: Config, limits: PhaseConfig) -> Optimizer:
+def adamw(config: Config, limits: Limits) -> Optimizer:
     """The optimizer of a phase; the gate has a weight decay and a learning rate of its own.
 
     `train.gate_rate` is for gates that start from `gate.start`; the one number of a `scalar` gate has the common rate.
@@ -74,9 +103,16 @@ def update_rows(
 
     Cost and memory traffic grow with R and not with N. It is not AdamW of the whole table: a row that no batch looks
     up keeps its value and its moments, without decay of either, as in torch's SparseAdam and TensorFlow Addons'
-    LazyAdam; the bias correction counts all steps. `step` is the number of steps before this one.
+    LazyAdam; the bias correction counts all steps.
 
-    `same` makes devices agree that update the same table: a sum of several gradients may round differently on each.
+    Args:
+        optimizer: its rate and decay.
+        table: the values.
+        moments: of the table.
+        ids: rows that a batch has looked up.
+        gradient: of each of them.
+        step: the number of steps before this one.
+        same: makes devices agree that update the same table: a sum of several gradients may round differently on each.
     """
     rows, owner = jnp.unique(ids, size=len(ids), fill_value=len(table), return_inverse=True)
     total = same(jax.ops.segment_sum(gradient, owner, len(ids)))

@@ -7,21 +7,37 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from pad_jax.methods.base import Phase
+from pad_jax.batching.device import DeviceData
+from pad_jax.settings import Config
+from pad_jax.training.phase import Phase
 
 Tree = dict[str, Any]
 
 
-def start(phase: Phase, fresh: Tree, previous: Tree | None) -> Tree:
-    """The parameters a phase begins with: `phase.start` copies from the phase before, the rest is fresh.
+def start(phase: Phase, config: Config, fresh: Tree, previous: Tree | None, data: DeviceData) -> Tree:
+    """The parameters a phase begins with: `start` copies from the phase before, `fill` from data, the rest is fresh.
 
-    Every leaf is a copy of its own: two leaves that share a buffer cannot both be donated.
+    Every leaf is a copy of its own: two leaves that share a buffer cannot both be donated. Raises ValueError for a path
+    that names nothing.
+
+    Args:
+        phase: what says which.
+        config: the run's.
+        fresh: all parameters as they are drawn.
+        previous: all parameters of the phase before; None where `phase.start` is empty.
+        data: what `fill` makes values from.
     """
-    if not phase.start:
+    if not phase.start and not phase.fill:
         return fresh
-    assert previous is not None
     flat = flatten_dict(fresh, sep="/")
-    source = flatten_dict(previous, sep="/")
+    source = flatten_dict(previous or {}, sep="/")
+    for target, fill in phase.fill.items():
+        if target not in flat:
+            raise ValueError(f"phase {phase.name}: {target!r} is not a parameter; there are {', '.join(flat)}")
+        values = jnp.asarray(fill(config, data, flat[target].shape), flat[target].dtype)
+        if values.shape != flat[target].shape:
+            raise ValueError(f"phase {phase.name}: {target!r} is {flat[target].shape}, not {values.shape}")
+        flat[target] = values
     for target, origin in phase.start.items():
         names = [name for name in source if _below(name, origin)]
         if not names:

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from pad_jax.config import Config
-from pad_jax.data.batches import Batch, DeviceData, scored_items
+from pad_jax.batching.batch import Batch, scored_items
+from pad_jax.batching.device import DeviceData
 from pad_jax.models.scorer import Scorer
+from pad_jax.settings import Config
 from pad_jax.training.optimizer import Optimizer, update_rows
 
 
@@ -40,6 +41,17 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
     """One step of `optimizer` on the sum of weight * mean over the parts of `loss_function`.
 
+    Args:
+        loss_function: of a phase, see `LossFunction`.
+        optimizer: of the phase.
+        scorer: of the phase.
+        config: the run's.
+        state: what the step starts from.
+        batch: users of this device.
+        data: what stays on the device.
+        key: draws dropout; None for none.
+        axis: name of the mapped axis, if there is one.
+
     With `axis`, sums and counts are added over the devices of that mapped axis before they are divided, and so are
     the gradients: the step is the same function of the whole batch on any number of devices.
 
@@ -60,7 +72,7 @@ def train_step(
     def local_loss(trained, rows):
         params = merge(merge(trained, {"tables": tables, "rows": rows}), state.frozen)
         parts = loss_function(scorer, config, params, batch, data, key)
-        shares = {name: mean.total / jnp.maximum(total(mean.entries), 1) for name, (_, mean) in parts.items()}
+        shares = {name: part.total / jnp.maximum(total(part.entries), 1) for name, (_, part) in parts.items()}
         loss = sum(weight * shares[name] for name, (weight, _) in parts.items())
         return loss, shares | {"loss": loss}
 
@@ -73,7 +85,7 @@ def train_step(
     params, moments = optax.apply_updates(trained, updates), {}
     if tables:
         ids, by_row = of_all_devices((ids, by_row))
-        params["tables"] = {}
+        params["tables"] = dict(params.get("tables", {}))
         for name, table in tables.items():
             params["tables"][name], moments[name] = update_rows(
                 optimizer, table, state.opt_state["tables"][name], ids, by_row[name], state.step, mean

@@ -1,0 +1,230 @@
+"""Experts: kinds of item vectors, each with a user encoder and a place in the gate.
+
+An expert is a class with what it does differently from `Expert`, registered as an instance:
+`EXPERTS.register("codes", Codes())`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from pad_jax.batching.layout import Layout, lay_out
+from pad_jax.data.dataset import Dataset
+from pad_jax.errors import UserError
+from pad_jax.models.backbones import BACKBONES
+from pad_jax.models.settings import products_in
+from pad_jax.models.towers import AlignedTower, DiscoTower, ItemVectors, TextMLP, TextTower, apply
+from pad_jax.registry import Registry
+from pad_jax.settings import Config
+
+Params = Mapping[str, Any]
+GATE_KEY = 4  # number of the gate's random key; an expert has another
+
+
+class UserEncoder(nn.Module):
+    """A backbone and what turns its states into user vectors.
+
+    `residual`: the user vector is the newest item's own vector plus a zero-started map of the state, so that training
+    starts from "more of the same". `scale`: what multiplies the user vector, that is every logit: `none`,
+    `sqrt` (1/sqrt(D)), or `learned` (exp of a parameter that starts at `log_scale`).
+    """
+
+    backbone: nn.Module
+    residual: bool
+    scale: str
+    log_scale: float
+    dtype: str | None = None  # of the matrix product
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "T D"], layout: Layout, train: bool) -> Float[Array, "T D"]:
+        user = self.backbone(x, layout, train).astype(x.dtype)
+        width = x.shape[-1]
+        if self.residual:
+            user = x + nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="user")(user)
+        if self.scale == "sqrt":
+            return user / jnp.sqrt(width)
+        if self.scale == "learned":
+            return user * jnp.exp(self.param("log_scale", lambda _: jnp.float32(self.log_scale)))
+        assert self.scale == "none"
+        return user
+
+
+class Expert:
+    """An expert with a table of ID rows and nothing else; what differs is overridden.
+
+    key             a number of its own, the same for ever: its random draws are keyed by it
+    columns         width of a row of its table in units of D; 0: it has no table
+    by_item         row i of its table is item i and no other; False: rows are shared, see `look_up`
+    reads_text      it needs a text table
+    knows_new       it scores items that training never met: its ID row of them is zeros
+    start, slope    logits of its gate at bucket 0 (padding), and how much they rise to the coldest bucket
+    own_score       its score is `score` and not the inner product of user and item vector
+    """
+
+    key: int
+    columns: float = 0
+    by_item: bool = True
+    reads_text: bool = False
+    knows_new: bool = False
+    start: float = 0.0
+    slope: float = -1.0
+    own_score: bool = False
+
+    def width(self, config: Config) -> int:
+        """Of its vectors."""
+        return config.model.width
+
+    def table(self, config: Config, key: PRNGKeyArray, items: int) -> Float[Array, "I X"]:
+        """Fresh ID rows. Differs: the official code draws row 0 too, which is padding; here it is zero."""
+        shape = (items + 1, round(self.columns * config.model.width))
+        if config.model.id_std > 0:
+            table = config.model.id_std * jax.random.normal(key, shape)
+        else:
+            table = nn.initializers.xavier_normal()(key, shape)
+        return table.at[0].set(0)
+
+    def arrays(self, config: Config, dataset: Dataset, text: Float[np.ndarray, "I E"] | None) -> dict[str, np.ndarray]:
+        """What it needs on the device beside its parameters, by name; the same on every device."""
+        return {}
+
+    def look_up(self, table: Float[Array, "J X"] | None, ids: Int[Array, " R"], arrays: Params) -> Any:
+        """What it has of items `ids` before its tower: an array [R, ..] or a dictionary of them; None for nothing."""
+        return None if table is None else table[ids]
+
+    def tower(self, config: Config) -> nn.Module | None:
+        """From text and what was looked up to item vectors, see `towers.Tower`; None: the latter is the vector."""
+        return None
+
+    def encoder(self, config: Config) -> nn.Module:
+        """From the item vectors of a history to user vectors: the backbone, unless it brings its own."""
+        m = config.model
+        backbone = BACKBONES[config.backbone](config)
+        return UserEncoder(backbone, m.user == "residual", m.logit_scale, m.log_scale, products_in(config))
+
+    def score(self, users: Any, items: Any, rows: int) -> Float[Array, "n m"]:
+        """Of n users with m items, with `own_score`; both sides an array or a dictionary of arrays. `rows` is N + 1."""
+        raise UserError(f"the expert {type(self).__name__} has `own_score` and lacks the method `score`")
+
+    def init(self, config: Config, key: PRNGKeyArray, items: int, text_width: int) -> dict[str, Any]:
+        """Fresh parameters: `tables`, `towers` and `encoders`, those that it has."""
+        table_key, tower_key, encoder_key = jax.random.split(key, 3)
+        params: dict[str, Any] = {}
+        columns = round(self.columns * config.model.width)
+        if columns:
+            params["tables"] = self.table(config, table_key, items)
+        tower, ids = self.tower(config), jnp.arange(1)
+        if tower is not None:
+            rows = jnp.zeros((1, columns)) if columns else None
+            params["towers"] = tower.init(tower_key, jnp.zeros((1, text_width)), rows, ids, False)["params"]
+        length = config.data.length
+        layout = lay_out(jnp.ones((1, length), bool), jnp.zeros(1, jnp.int32), length)
+        history = jnp.zeros((length, self.width(config)))
+        params["encoders"] = self.encoder(config).init(encoder_key, history, layout, False)["params"]
+        return params
+
+    def items(
+        self,
+        config: Config,
+        tower: Params,
+        text: Float[Array, "R E"] | None,
+        rows: Any,
+        ids: Int[Array, " R"],
+        product: Float[Array, "R D"] | None = None,
+        rngs: dict[str, PRNGKeyArray] | None = None,
+    ) -> ItemVectors:
+        """The vectors of R items.
+
+        Args:
+            config: the run's.
+            tower: parameters of its tower.
+            text: text rows of the items; None where no expert reads text.
+            rows: what `look_up` gave.
+            ids: item numbers, which name the draws of dropout.
+            product: text @ `first_kernel`.
+            rngs: keys of dropout; none for ranking.
+        """
+        module = self.tower(config)
+        if module is None:
+            return ItemVectors(rows)
+        return apply(module, tower, text, rows, ids, bool(rngs), product, rngs=rngs)
+
+    def users(
+        self,
+        config: Config,
+        encoder: Params,
+        x: Any,
+        layout: Layout,
+        target: Int[Array, " T"] | None = None,
+        rngs: dict[str, PRNGKeyArray] | None = None,
+    ) -> Any:
+        """The user side of the score after every event.
+
+        Args:
+            config: the run's.
+            encoder: parameters of its encoder.
+            x: item vectors of the history's T tokens.
+            layout: where each token stands.
+            target: in training, the item that is to be predicted at each token.
+            rngs: keys of dropout; none for ranking.
+        """
+        return apply(self.encoder(config), encoder, x, layout, bool(rngs), rngs=rngs)
+
+    def first_kernel(self, config: Config, tower: Params) -> Float[Array, "E D"] | None:
+        """The matrix that its tower multiplies text with before anything else; None where there is none."""
+        return None
+
+
+def _unique_key(name: str, expert: Expert, known: Registry[Expert]) -> None:
+    taken = {GATE_KEY: "the gate"} | {other.key: title for title, other in known.items() if title != name}
+    if expert.key in taken:
+        raise UserError(f"the expert {name!r} has the key {expert.key} of {taken[expert.key]}; give it another number")
+
+
+EXPERTS: Registry[Expert] = Registry("expert", check=_unique_key)
+
+
+class IdExpert(Expert):
+    """E[i]."""
+
+    key, columns = 0, 1
+
+
+class TextExpert(Expert):
+    """f(T[i])."""
+
+    key, slope, reads_text, knows_new = 2, 1.0, True, True
+
+    def tower(self, config: Config) -> nn.Module:
+        return TextTower(config)
+
+    def first_kernel(self, config: Config, tower: Params) -> Float[Array, "E D"] | None:
+        return TextMLP.first_kernel(tower["text"]) if config.model.text_tower == "mlp" else None
+
+
+class AlignedExpert(TextExpert):
+    """CAT(E[i], f(T[i])), or their sum."""
+
+    key, columns, slope = 1, 1, -1.0
+
+    def tower(self, config: Config) -> nn.Module:
+        return AlignedTower(config)
+
+
+class DiscoExpert(Expert):
+    """Four parts of E[i] and f(T[i]), see `DiscoTower`."""
+
+    key, columns, reads_text, knows_new = 3, 2, True, True
+
+    def tower(self, config: Config) -> nn.Module:
+        return DiscoTower(config)
+
+
+EXPERTS.register("id", IdExpert())
+EXPERTS.register("aligned", AlignedExpert())
+EXPERTS.register("text", TextExpert())
+EXPERTS.register("disco", DiscoExpert())

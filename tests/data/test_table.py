@@ -1,0 +1,119 @@
+"""Own tables: any format gives the same, and what is broken says where."""
+
+import csv
+import gzip
+import json
+import re
+from datetime import time, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+import pad_jax.data.readers as readers
+from pad_jax.errors import UserError
+from tests.support.data import sequences
+from tests.support.readers import EVENTS, ITEMS, table_config
+
+
+@pytest.mark.parametrize("form", ["csv", "csv.gz", "tsv", "parquet", "jsonl", "jsonl.gz"])
+def test_any_table_gives_the_same(shop, form):
+    """Rows in any order, times as numbers or dates, ratings or none: the format changes nothing."""
+    folder = shop()
+    expected = readers.load(table_config(folder))
+    rows = list(csv.DictReader(EVENTS.splitlines()))
+    random = np.random.default_rng(0)
+    rows = [rows[n] for n in random.permutation(len(rows))]
+    extra = {"when": [f"2024-01-01T00:{int(r['time']) // 60:02d}:{int(r['time']) % 60:02d}Z" for r in rows]}
+    frame = pl.DataFrame({"who": [r["user"] for r in rows], "item": [r["item"] for r in rows], **extra})
+    frame = pl.concat([frame.with_columns(stars=4.5), frame.with_columns(stars=3.0)])
+    path = folder / f"other.{form}"
+    if form == "parquet":
+        frame.with_columns(pl.col("when").str.to_datetime(time_zone="UTC")).write_parquet(path)
+    else:
+        text = frame.write_ndjson() if "jsonl" in form else frame.write_csv(separator="\t" if form == "tsv" else ",")
+        path.write_bytes(gzip.compress(text.encode()) if form.endswith("gz") else text.encode())
+    config = table_config(folder, events=str(path), user="who", time="when", rating="stars", text="{title}")
+    assert readers.load(config).fingerprint == expected.fingerprint
+
+
+def test_table_text_and_new_items(shop):
+    data = readers.load(table_config(shop(), text="{title} by {brand}"))
+    assert data.items == 9
+    assert data.titles[1] == "Thing, 1 by B1"
+    assert (data.counts[8:] == 0).all()  # no event names i7 and i8, and they are candidates
+
+
+def test_without_a_time_column_events_stand_in_file_order(shop):
+    data = readers.load(table_config(shop(), time=""))
+    assert sequences(data)["u1"] == ["i1", "i2", "i3", "i4", "i5", "i6"]
+    with pytest.raises(UserError, match="needs the times of events"):
+        readers.load(table_config(shop(), time="", data={"time": (1, 2)}))
+
+
+@pytest.mark.parametrize(
+    ("events", "items", "message"),
+    [
+        (EVENTS.replace("user", "person", 1), ITEMS, r'events.csv: unable to find column "user".*--config.table'),
+        (EVENTS + "u9,i1\nu9,i2,3,4\n", ITEMS, r"events.csv, line 27 cannot be read"),
+        (EVENTS + 'u9,"i1,3\nu9,i2,4\n', ITEMS, r"events.csv, line 26 cannot be read"),
+        (EVENTS.encode() + b"u\xff,i1,3\n", ITEMS, r"events.csv, line 26 cannot be read"),
+        ("", ITEMS, r"events.csv cannot be read"),
+        ("user,item,time\n", ITEMS, r"events.csv has no events"),
+        (re.sub(r",i(\d)", r",j\1", EVENTS), ITEMS, r"no user has 5 events of items in the catalogue"),
+        (EVENTS, ITEMS + "i3,again,B\n", r"items.csv: item 'i3' appears twice in the file"),
+        (EVENTS, "item,title,brand\n", r"items.csv has no items"),
+        (EVENTS, ITEMS.replace("title", "name"), r'items.csv: unable to find column "title"'),
+    ],
+)
+def test_broken_tables_say_where(shop, events, items, message):
+    with pytest.raises(UserError, match=message) as error:
+        readers.load(table_config(shop(events, items)))
+    assert "\n" not in str(error.value)
+
+
+def test_rows_that_say_too_little_are_skipped_and_counted(shop, capsys):
+    bad = "u1,,5\n,i1,5\nu1,i1,never\nu1,i1,\nu1\n"
+    folder = shop(EVENTS + bad, ITEMS + "i20,,\n,nameless,B\n")
+    data = readers.load(table_config(folder))
+    out = capsys.readouterr().out
+    assert "events.csv: 5 rows skipped that are incomplete or malformed, the first in line 26" in out
+    assert "items.csv: 2 rows skipped" in out
+    assert len(data.events) == 24
+
+
+@pytest.mark.parametrize("text", ["title", "{title", "{}"])
+def test_templates_that_are_none(shop, text):
+    with pytest.raises(UserError, match=r"config\.table\.text"):
+        readers.load(table_config(shop(), text=text))
+
+
+@pytest.mark.parametrize("column", ["user", "item", "time", "stars", "title"])
+@pytest.mark.parametrize("values", [[[1]], [b"a"], [True], [{"a": 1}], [timedelta(1)], [time(1)]])
+def test_parquet_columns_of_other_kinds(shop, column, values):
+    folder = shop()
+    columns = {"user": ["u"], "item": ["i"], "time": [1], "stars": [5.0], "title": ["T"]}
+    pl.DataFrame(columns | {column: values}, strict=False).write_parquet(folder / "e.parquet")
+    config = table_config(folder, events=str(folder / "e.parquet"), rating="stars")
+    if column == "title":
+        config = table_config(folder, catalogue=str(folder / "e.parquet"))
+    with pytest.raises(UserError, match=f"column '{column}' holds"):
+        readers.load(config)
+
+
+def test_one_odd_time_costs_one_row(shop, capsys):
+    data = readers.load(table_config(shop(EVENTS.replace("time\n", "time\nu0,i1,unknown\n"))))
+    assert len(data.events) == 24
+    assert "1 rows skipped" in capsys.readouterr().out
+    dates = re.sub(r",(\d+)\n", lambda m: f",2024-01-01T00:{int(m[1]) // 60:02d}:{int(m[1]) % 60:02d}\n", EVENTS)
+    assert len(readers.load(table_config(shop(dates.replace("time\n", "time\nu0,i1,7\n")))).events) == 24
+
+
+def test_json_values_of_other_kinds_are_skipped(tmp_path, capsys):
+    rows = [{"user": 7, "item": n % 4, "time": n} for n in range(6)]
+    bad = [{"user": True, "item": 1, "time": 1}, {"user": [1], "item": 1, "time": 1}, {"item": 1, "time": 2}, [1], "x"]
+    (tmp_path / "events.jsonl").write_text("\n".join(json.dumps(row) for row in [*bad, *rows]) + "\nno json\n")
+    (tmp_path / "items.csv").write_text("item,title\n0,A\n1,B\n2,C\n3,D\n")
+    data = readers.load(table_config(tmp_path, events=str(tmp_path / "events.jsonl")))
+    assert sequences(data) == {"7": ["0", "1", "2", "3", "0", "1"]}
+    assert "6 rows skipped that are incomplete or malformed, the first in line 1" in capsys.readouterr().out

@@ -1,0 +1,41 @@
+"""SASRec against plain numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pad_jax.models.sasrec import SASRec
+from tests.support.data import laid_out
+from tests.support.states import LENGTH, encode, start
+
+
+def test_sasrec_written_out(histories):
+    """The post-norm network in plain numpy on one unpadded history."""
+    grid, _ = histories
+    mask = np.ones((1, LENGTH), bool)
+    model = SASRec(blocks=2, heads=2)
+    params = start(model, mask)
+    p = jax.tree.map(np.asarray, params["params"])
+
+    def norm(x, name):
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * p[name]["scale"] + p[name]["bias"]
+
+    x = norm(grid[0] + p["positions"], "norm_input")
+    for block in range(2):
+        q, k, v = (x @ p[f"block_{block}_{n}"]["kernel"] for n in "qkv")
+        heads = []
+        for head in (slice(0, 4), slice(4, 8)):
+            scores = np.where(np.tri(LENGTH, dtype=bool), q[:, head] @ k[:, head].T / 2, -np.inf)
+            weights = np.exp(scores - scores.max(-1, keepdims=True))
+            heads.append(weights / weights.sum(-1, keepdims=True) @ v[:, head])
+        x = norm(x + np.concatenate(heads, -1) @ p[f"block_{block}_o"]["kernel"], f"block_{block}_norm_attention")
+        inner, outer = p[f"block_{block}_ffn_in"], p[f"block_{block}_ffn_out"]
+        y = np.maximum(x @ inner["kernel"] + inner["bias"], 0) @ outer["kernel"] + outer["bias"]
+        x = norm(x + y, f"block_{block}_norm_ffn")
+    np.testing.assert_allclose(encode(model, params, grid[:1], mask)[0], x, atol=2e-5)
+
+
+def test_sasrec_size_of_the_official_encoder():
+    params = SASRec().init(jax.random.key(0), jnp.zeros((20, 128)), laid_out(np.ones((1, 20), bool)), False)
+    assert sum(x.size for x in jax.tree.leaves(params)) == 991_616

@@ -1,0 +1,194 @@
+"""The examples of docs/extend.md, each a config file of its own: trained, ranked, exported and served."""
+
+import importlib.machinery
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+
+import pad_jax
+from pad_jax.batching.device import device_data
+from pad_jax.errors import UserError
+from pad_jax.evaluation.ranking import rank_by_counting
+from pad_jax.methods.base import forward
+from pad_jax.models.experts import EXPERTS
+from pad_jax.run import main
+from tests.support.data import ROOT, SMALL, small_config, write_table
+from tests.support.registries import as_demo, restored
+from tests.support.steps import Setup
+
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+@pytest.fixture
+def example(dataset, text, tmp_path, monkeypatch):
+    """Runs a job of an example on the tiny dataset; returns the workdir."""
+    monkeypatch.chdir(tmp_path)
+    write_table(tmp_path / "text.safetensors", np.pad(text[1:], ((0, 0), (0, 4))), dataset, {"encoder": "random"})
+    fields = SMALL | {"text.table": tmp_path / "text.safetensors"}
+    fields |= {f"{phase}.epochs": 1 for phase in ("pretrain", "align", "finetune")}
+
+    def run(name: str, job: str = "all", **more) -> Path:
+        given = [f"--config.{n}={v}" for n, v in (fields | {k.replace("__", "."): v for k, v in more.items()}).items()]
+        workdir = tmp_path / "run"
+        assert main(["main.py", f"--config={EXAMPLES}/{name}.py:{job}", *given, f"--workdir={workdir}"]) == 0
+        return workdir
+
+    with restored():
+        as_demo(dataset)
+        yield run
+
+
+def results(workdir: Path) -> dict:
+    return json.loads((workdir / "results.json").read_text())
+
+
+def load(name: str) -> None:
+    """Runs the file of an example, which registers what it brings."""
+    importlib.machinery.SourceFileLoader(name, str(EXAMPLES / f"{name}.py")).load_module()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["my_method", "my_loss", "my_metric", "my_gate", "my_backbone", "my_memory", "my_codes"]
+)
+def test_it_is_trained_ranked_and_served(example, name):
+    workdir = example(name)
+    found = results(workdir)
+    assert found["test"]["users"] == 37
+    example(name, "recommend")
+    assert pl.read_parquet(workdir / "recommendations.parquet")["user"].n_unique() == 37
+    if name == "my_metric":
+        assert 0 < found["test"]["RBP@10"] < found["test"]["RBP@50"] < 1
+    if name == "my_gate":
+        tensors = pad_jax.load(workdir).artifact.params["gate"]
+        assert set(tensors) == {"warm", "slope"}
+    if name == "my_loss":
+        assert found["loss"] == "bpr"
+
+
+def test_a_dataset(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lines").mkdir()
+    with restored():
+        flag = f"--config={EXAMPLES}/my_dataset.py:prepare"
+        assert main(["main.py", flag]) == 2
+        assert "lines/histories.txt does not exist; set --config.lines.folder" in capsys.readouterr().err
+        histories = "".join(f"u{u} " + " ".join(f"i{(u + n) % 7}" for n in range(6)) + "\n" for u in range(4))
+        (tmp_path / "lines" / "histories.txt").write_text(histories)
+        (tmp_path / "lines" / "titles.txt").write_text("".join(f"i{n} Thing {n}\n" for n in range(9)))
+        assert main(["main.py", flag]) == 0
+    assert "4 users, 9 items, 24 events" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["my_memory", "my_codes"])
+@pytest.mark.parametrize("settings", [("bce", "dense"), ("bce", "lazy"), ("sampled_softmax", "dense")])
+def test_an_expert_under_every_loss(example, name, settings):
+    workdir = example(name, loss=settings[0], optimizer__tables=settings[1])
+    assert np.isfinite(results(workdir)["test"]["MRR"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["my_memory", "my_codes"])
+def test_lists_are_the_best_scores(example, dataset, name):
+    """The scores of a served model, by hand from what its folder holds, and the ranks of the run by counting them."""
+    workdir = example(name)
+    model = pad_jax.load(workdir)
+    artifact = model.artifact
+    split = dataset.split("test", 8)
+    parts = {}
+    for k, expert in enumerate(artifact.scorer.experts):
+        vectors, gate = artifact.vectors[expert], artifact.gates[:, k]
+        if expert == "memory":
+            scale = float(artifact.params["encoders"]["memory"]["scale"])
+            scores = np.zeros((len(split.user), 31))
+            for row, last in enumerate(split.inputs[:, -1]):
+                for item, often in zip(vectors["following"][last], vectors["often"][last], strict=True):
+                    scores[row, item] += scale * np.log1p(often)
+            parts[expert] = gate * scores
+        else:
+            alone = pad_jax.load(workdir)._batches([h[h > 0] for h in split.inputs])
+            users = np.concatenate([np.asarray(encoded.users[expert])[: len(rows)] for rows, encoded in alone])
+            parts[expert] = users @ (gate[:, None] * vectors).T
+    scores = np.array(sum(parts.values()), np.float32)
+    ranks = np.asarray(rank_by_counting(jnp.asarray(scores), jnp.asarray(split.target), jnp.asarray(split.history)))
+    at10 = float((ranks <= 10).mean())
+    assert abs(at10 - results(workdir)["test"]["HR@10"]) <= 1.5 / len(ranks)  # one tie that rounding breaks
+    names = np.array(["", *model.item_ids])
+    found = model.recommend([list(names[h[h > 0]]) for h in split.inputs], k=5, exclude_history=False)
+    best = -np.sort(-scores[:, 1:], axis=1)[:, :5]
+    np.testing.assert_allclose(found.scores, best, rtol=2e-4, atol=2e-5)
+
+
+def test_a_memory_does_not_know_what_it_is_asked(dataset, text):
+    """With leave-one-out, the score of a pair that training has seen once is 0; brute force over all positions."""
+    with restored():
+        load("my_memory")
+        config = small_config("best", method="recall")
+        memory, setup = EXPERTS["memory"], Setup(config, dataset, text)
+        setup.data = setup.data._replace(
+            arrays={"memory": jax.tree.map(jnp.asarray, memory.arrays(config, dataset, None))}
+        )
+        phase, (batch, _) = setup.phase("pretrain"), setup.batch()
+        _, state = setup.state(phase)
+        seen = forward(setup.scorer(phase), config, state.params, batch, setup.data, None)
+        items = {"item": jnp.arange(31), "following": None, "often": None}
+        scores = np.asarray(memory.score(seen.users["memory"], items, 31))
+        pairs = {}
+        for begin, end in zip(dataset.starts[:-1], dataset.cuts.train_end, strict=True):
+            for pair in zip(dataset.events[begin : end - 1], dataset.events[begin + 1 : end], strict=True):
+                pairs[pair] = pairs.get(pair, 0) + 1
+        inputs = np.asarray(batch.inputs_of(batch.event_item))
+        targets, valid = np.asarray(batch.targets), np.asarray(batch.valid)
+        scale = float(state.params["encoders"]["memory"]["scale"])
+        assert valid.sum() > 50
+        for token in np.flatnonzero(valid):
+            last, target = int(inputs[token]), int(targets[token])
+            for item in range(1, 31):
+                count = pairs.get((last, item), 0) - (item == target)
+                np.testing.assert_allclose(scores[token, item], scale * np.log1p(count), atol=1e-6)
+
+
+def test_two_experts_with_one_key_are_refused():
+    with restored():
+        load("my_codes")
+
+        class Other(type(EXPERTS["codes"])):
+            pass
+
+        with pytest.raises(UserError, match="has the key 101 of codes; give it another number"):
+            EXPERTS.register("other", Other())
+
+
+def test_what_a_model_needs_and_nobody_registered_is_named(example, tmp_path):
+    workdir = example("my_codes", "pretrain")
+    with restored():
+        del EXPERTS._entries["codes"]
+        with pytest.raises(UserError, match=r"needs the expert 'codes'.*docs/examples/my_codes\.py"):
+            pad_jax.load(workdir)
+
+
+def test_an_example_is_one_file_of_at_most_100_lines():
+    for path in EXAMPLES.glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 100, path
+
+
+def test_codes_are_learned_by_all_that_share_them(dataset, text):
+    """The gradient of a shared row is the sum over its items, and lazy tables leave it to the dense optimizer."""
+    with restored():
+        load("my_codes")
+        config = small_config("best", method="coded", loss="bce", optimizer__tables="lazy")
+        padded = np.pad(text, ((0, 0), (0, 4)))
+        codes = EXPERTS["codes"].arrays(config, dataset, padded)
+        data = device_data(dataset, 8, 10, padded)._replace(arrays={"codes": codes})
+        table = jax.random.normal(jax.random.key(0), (129, 16))
+        rows = EXPERTS["codes"].look_up(table, jnp.arange(31), codes)
+        by_hand = np.stack([np.asarray(table)[c].mean(axis=0) for c in codes["codes"]])
+        np.testing.assert_allclose(rows, by_hand, atol=1e-6)
+        assert data.arrays["codes"]["codes"].shape == (31, 4)
+        assert len(np.unique(codes["codes"][1:])) > 60
