@@ -77,7 +77,7 @@ class Registry(Generic[T]):
         return add if value is None else add(value)
 
     def _own_section(self, name: str, known: Entry[T] | None, settings: type, source: str) -> str:
-        path = name if name not in SECTIONS else f"{self.kind}s.{name}"
+        path = f"{self.kind}s.{name}" if name in SECTIONS or name in _CHOICES else name
         if known is not None and known.section:
             path = known.section
         SECTIONS._entries[path] = Entry(settings, source)
@@ -107,6 +107,8 @@ class Registry(Generic[T]):
         return [(name, entry.value) for name, entry in self._entries.items()]
 
 
+#: Names of the configuration that no section can have.
+_CHOICES = ("dataset", "job", "method", "backbone", "loss", "recipe", "recipes", "seed")
 #: Every registry by its kind.
 REGISTRIES: dict[str, Registry[Any]] = {}
 #: Sections of the configuration by dotted name: frozen dataclasses, see `pad_jax.settings`.

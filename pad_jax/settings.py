@@ -23,9 +23,9 @@ from pad_jax.registry import REGISTRIES, SECTIONS, one_of
 
 #: A recipe fills every field that the command line leaves alone.
 RECIPES = {
-    "paper": "what the paper states; what it leaves open is chosen by validation HR@10, or ours",
+    "paper": "what the paper states, and what it leaves open chosen by validation",
     "official": "what the released code does",
-    "best": "ours, chosen by validation nDCG@10 on Prime Pantry",
+    "best": "ours, chosen by validation on Prime Pantry",
 }
 _UNSET: Any = object()
 
@@ -211,15 +211,15 @@ def with_fields(config: Config, changes: Mapping[str, Any]) -> Config:
 def restored(values: Mapping[str, Any]) -> Config:
     """The configuration that a file of this or an earlier version holds.
 
-    Fields that it does not know mean what they did before they existed; sections that nobody has registered are those
-    of training code that is not needed here, and left out.
+    Fields that it does not know mean what they did before they existed. Names and sections that nobody has registered
+    are those of training code that is not needed here: the former are kept as they are, the latter left out.
     """
-    known = specs()
-    flat = as_before() | {n: v for n, v in dotted(canonical(values)).items() if n in known or n == "dataset"}
-    tree: dict[str, Any] = defaults(flat["dataset"])
-    for name, value in flat.items():
-        put(tree, name, value)
-    return build(tree)
+    known, found = specs(), dotted(canonical(values))
+    tree: dict[str, Any] = defaults(found["dataset"])
+    for name, value in (as_before() | {n: v for n, v in found.items() if n in known}).items():
+        kind, default, spec = known[name]
+        put(tree, name, _checked(name, value, kind, default, dataclasses.replace(spec, choices=())))
+    return _assemble(tree)
 
 
 def canonical(values: Mapping[str, Any]) -> dict[str, Any]:

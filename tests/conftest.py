@@ -125,6 +125,14 @@ def _registries():
 
 
 @pytest.fixture(autouse=True)
+def _short_look_ahead(monkeypatch):
+    """Sizes of batches are known after a thousand users where there are forty: the look at more takes a second."""
+    from pad_jax.training import loop
+
+    monkeypatch.setattr(loop, "SAMPLE", 1 << 10)
+
+
+@pytest.fixture(autouse=True)
 def _prepared_elsewhere(tmp_path_factory, monkeypatch):
     """Prepared datasets go into a folder of the test."""
     from pad_jax.data import prepared

@@ -14,6 +14,7 @@ from benchmarks.harness import in_turn, ratio
 from tests.support.data import ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["pretrain", "align", "finetune"])
 def test_the_peer_has_the_same_loss_and_gradients(dataset, text, phase, make_config):
     config = make_config("paper", train__batch=4)
@@ -41,10 +42,11 @@ def test_turns_and_ratios():
     assert ratio([2.0, 6.0, 4.0], [1.0, 2.0, 1.0]) == {"ratio": 3.0, "ratio_min": 2.0, "ratio_max": 4.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "program",
     [
-        ("mmd", "--rows", "512", "--rounds", "1"),
+        ("mmd", "--rows", "1340", "--width", "16", "--rounds", "1"),
         ("ranking", "--users", "64", "--items", "50", "--rounds", "1"),
     ],
 )

@@ -118,6 +118,7 @@ def test_unknown_choices(field, value, message, make_config, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_exit_code_of_the_program(tmp_path):
     result = subprocess.run(
         [sys.executable, ROOT / "main.py", "--config.recipe=bset"],

@@ -60,6 +60,7 @@ def write_table(folder):
     return "table", fields | {"dataset": "shop", "data.time": "(4000, 6000)"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [write_mind, write_amazon, write_table])
 def test_raw_files_become_lists(write, encoder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -99,6 +100,7 @@ def test_raw_files_become_lists(write, encoder, tmp_path, monkeypatch, capsys):
     assert "id" not in set(fresh["expert"])
 
 
+@pytest.mark.slow
 def test_splits_by_time_train_to_the_end(tmp_path, monkeypatch, capsys):
     """An ID-only method: no text is needed, users without a target or a prefix are no trouble."""
     monkeypatch.chdir(tmp_path)

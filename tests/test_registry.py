@@ -85,7 +85,10 @@ KERNELS.register("{name}", Kernel(dot), settings=Mine)
 """
 
 
-@pytest.mark.parametrize(("name", "section"), [("mine", "mine"), ("train", "kernels.train"), ("text", "kernels.text")])
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [("mine", "mine"), ("train", "kernels.train"), ("text", "kernels.text"), ("loss", "kernels.loss")],
+)
 def test_settings_of_an_entry_are_a_section(tmp_path, name, section):
     """Of the entry's name, or below its kind where that name is taken; registering again keeps the place."""
     (tmp_path / "mine.py").write_text(SETTINGS.format(name=name))

@@ -24,12 +24,37 @@ from tests.support.data import ROOT, SMALL, tiny_dataset, write_table
 from tests.support.registries import as_demo
 
 EPOCHS = {"pretrain.epochs": 2, "align.epochs": 2, "finetune.epochs": 2}
+THREE = {"align.epochs": 3}  # of the runs that several tests share
+SHARED = pytest.mark.xdist_group("runs")  # one worker, where the shared runs are
 
 
 @pytest.fixture
 def world(world):
     """Runs of two epochs a phase."""
     return world | EPOCHS
+
+
+@pytest.fixture(scope="module")
+def finished():
+    """Workdirs by their configuration and the jobs that were done there."""
+    return {}
+
+
+@pytest.fixture
+def workdir_of(tmp_path, tmp_path_factory, finished):
+    """A workdir of its own, `name`, in which the jobs of a configuration were done; the same jobs are done once."""
+
+    def of(config, jobs):
+        key = (config.method, tuple(jobs))
+        if key not in finished:
+            folder = tmp_path_factory.mktemp("finished") / "w"
+            if jobs[:-1]:
+                shutil.copytree(of(config, jobs[:-1]), folder)
+            run(replace(config, job=jobs[-1]), folder)
+            finished[key] = folder
+        return finished[key]
+
+    return lambda name, config, *jobs: shutil.copytree(of(config, jobs), tmp_path / name)
 
 
 def parameters(workdir, phase):
@@ -45,6 +70,7 @@ def same(first, second):
     return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
 
 
+@pytest.mark.slow
 def test_all_phases_and_results(world, make_config, tmp_path, capsys):
     config = make_config("best", **world)
     results = run(config, tmp_path / "w")
@@ -90,15 +116,18 @@ def test_all_phases_and_results(world, make_config, tmp_path, capsys):
     assert again["baselines"] == results["baselines"]
 
 
+@SHARED
+@pytest.mark.slow
 @pytest.mark.parametrize(("job", "tables"), [("pretrain", "lazy"), ("align", "dense")])
-def test_resume_equals_uninterrupted(world, make_config, tmp_path, monkeypatch, job, tables):
+def test_resume_equals_uninterrupted(world, make_config, workdir_of, tmp_path, monkeypatch, job, tables):
     """Killed after its first epoch and started again, a phase ends bit for bit where it would have ended."""
-    order = ["pretrain", "align"]
-    config = make_config("paper", **world | {f"{job}.epochs": 3, "optimizer.tables": tables})
-    for before in order[: order.index(job)]:
-        run(replace(config, job=before), tmp_path / "whole")
-        shutil.copytree(tmp_path / "whole", tmp_path / "killed")
-    run(replace(config, job=job), tmp_path / "whole")
+    if job == "align":
+        config = make_config("paper", **world | THREE)
+        workdir_of("killed", config, "pretrain")
+        workdir_of("whole", config, "pretrain", "align")
+    else:
+        config = make_config("paper", **world | {f"{job}.epochs": 3, "optimizer.tables": tables})
+        run(replace(config, job=job), tmp_path / "whole")
 
     class KilledError(Exception):
         pass
@@ -136,10 +165,10 @@ def _wait_for_checkpoint(path, seconds=20):
     raise AssertionError(path)
 
 
-def test_align_leaves_the_pre_trained_expert_bitwise_unchanged(world, make_config, tmp_path):
-    config = make_config("paper", **world)
-    run(replace(config, job="pretrain"), tmp_path / "w")
-    run(replace(config, job="align"), tmp_path / "w")
+@SHARED
+@pytest.mark.slow
+def test_align_leaves_the_pre_trained_expert_bitwise_unchanged(world, make_config, workdir_of, tmp_path):
+    workdir_of("w", make_config("paper", **world | THREE), "pretrain", "align")
     results = json.loads((tmp_path / "w" / "results.json").read_text())
     best = results["phases"]["pretrain"]["best_epoch"]
     from pad_jax.training.checkpoint import Checkpoints
@@ -152,6 +181,7 @@ def test_align_leaves_the_pre_trained_expert_bitwise_unchanged(world, make_confi
     assert not np.array_equal(trained["tables"]["aligned"], pretrained["tables"]["id"])
 
 
+@pytest.mark.slow
 def test_a_phase_without_the_one_before_names_the_command(world, tmp_path, capsys):
     """And the command does it: the same settings, the same workdir."""
     fields = SMALL | world
@@ -180,14 +210,18 @@ def test_why_a_phase_stops(world, make_config, tmp_path, limits, stopped, epochs
     assert (phase["stopped"], phase["epochs"], phase["best_epoch"]) == (stopped, epochs, 1)
 
 
-def test_a_workdir_of_another_text_table_is_refused(world, make_config, dataset, text, tmp_path):
-    run(make_config("paper", job="pretrain", **world), tmp_path / "w")
+@SHARED
+@pytest.mark.slow
+def test_a_workdir_of_another_text_table_is_refused(world, make_config, workdir_of, dataset, text, tmp_path):
+    world = world | THREE
+    workdir_of("w", make_config("paper", **world), "pretrain")
     write_table(tmp_path / "other.safetensors", 2 * text[1:], dataset, {"encoder": "other"})
     fields = world | {"text.table": str(tmp_path / "other.safetensors")}
     with pytest.raises(UserError, match="another text table"):
         run(make_config("paper", job="align", **fields), tmp_path / "w")
 
 
+@pytest.mark.slow
 def test_sasrec_needs_neither_torch_nor_text(world, make_config, tmp_path, monkeypatch, capsys):
     from pad_jax.text import encode
 
@@ -202,8 +236,9 @@ def test_sasrec_needs_neither_torch_nor_text(world, make_config, tmp_path, monke
         run(make_config("paper", **world), tmp_path / "pad")
 
 
-def test_a_workdir_of_another_configuration_is_refused(world, make_config, tmp_path):
-    run(make_config("paper", method="sasrec", job="pretrain", **world), tmp_path / "w")
+@SHARED
+def test_a_workdir_of_another_configuration_is_refused(world, make_config, workdir_of, tmp_path):
+    workdir_of("w", make_config("paper", method="sasrec", **world), "pretrain")
     before = (tmp_path / "w" / "results.json").read_bytes()
     with pytest.raises(UserError, match=r"another configuration: .*seed \(0 there, 1 here\)"):
         run(make_config("paper", method="sasrec", job="pretrain", seed=1, **world), tmp_path / "w")
@@ -233,6 +268,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(worl
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(parameters(tmp_path / "w", "pretrain")))
 
 
+@pytest.mark.slow
 def test_parameters_that_are_not_finite_stop_the_run(world, make_config, tmp_path):
     """A rate that is too high: nothing is kept, and a lower one may use the workdir."""
     config = make_config("paper", method="sasrec", **world | {"pretrain.learning_rate": 1e30})
@@ -242,6 +278,7 @@ def test_parameters_that_are_not_finite_stop_the_run(world, make_config, tmp_pat
     run(make_config("paper", method="sasrec", **world), tmp_path / "w")
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_fit_is_refused(world, make_config, tmp_path, monkeypatch):
     from pad_jax import parallel
 
@@ -252,9 +289,10 @@ def test_a_run_that_cannot_fit_is_refused(world, make_config, tmp_path, monkeypa
     run(make_config("paper", method="sasrec", **world | {"model.dropout": 0.2}), tmp_path / "w")  # the cure may differ
 
 
-def test_a_report_groups_and_compares_what_belongs_together(world, make_config, tmp_path):
+@SHARED
+def test_a_report_groups_and_compares_what_belongs_together(world, make_config, workdir_of, tmp_path):
     def config(**fields):
-        return make_config("paper", method="sasrec", job="pretrain", **world | {"pretrain.epochs": 1} | fields)
+        return make_config("paper", method="sasrec", job="pretrain", **world | fields)
 
     def pretend(name, **fields):
         """The results of `a` as those of a run with other fields."""
@@ -264,7 +302,7 @@ def test_a_report_groups_and_compares_what_belongs_together(world, make_config, 
         results = json.loads((tmp_path / "a" / "results.json").read_text()) | {"seed": run_of.config.seed}
         (tmp_path / name / "results.json").write_text(json.dumps(results))
 
-    run(config(), tmp_path / "a")
+    workdir_of("a", config(), "pretrain")
     pretend("b", seed=1)
     pretend("wider", **{"model.width": 32})
     as_demo(tiny_dataset(users=41))
@@ -293,9 +331,10 @@ def test_damaged_results_are_one_line(world, make_config, tmp_path, content):
         run(make_config("paper", method="sasrec", **world), tmp_path / "w")
 
 
-def test_a_damaged_checkpoint_is_one_line(world, make_config, tmp_path):
-    config = make_config("paper", method="sasrec", job="pretrain", **world)
-    run(config, tmp_path / "w")
+@SHARED
+def test_a_damaged_checkpoint_is_one_line(world, make_config, workdir_of, tmp_path):
+    config = make_config("paper", method="sasrec", **world)
+    workdir_of("w", config, "pretrain")
     for path in (tmp_path / "w" / "pretrain" / "checkpoints").glob("*/state/**/*"):
         if path.is_file():
             path.write_bytes(b"junk")
@@ -304,6 +343,7 @@ def test_a_damaged_checkpoint_is_one_line(world, make_config, tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(world, make_config, tmp_path):
     """The same phases under jax.distributed: two processes with two devices each, and one process with four."""
     port = 20000 + os.getpid() % 20000
@@ -343,6 +383,7 @@ def test_interrupt_is_not_a_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("interrupted")
 
 
+@pytest.mark.slow
 def test_a_phase_that_trains_no_recommender_is_judged_by_its_loss(world, make_config, tmp_path, monkeypatch):
     """Validation says epoch 1 throughout; stage 1 of CTRL keeps the epoch of least loss, above 1 and not the last."""
     real, values, losses = Run.metrics, iter(np.linspace(0.9, 0.1, 40)), iter([5.0, 3.0, 4.0, 6.0])

@@ -106,10 +106,12 @@ def test_what_a_file_does_not_know_means_what_was_done_then():
     values = as_dict(resolve(config_dict("demo", recipe="best")))
     del values["sasrec"], values["train"]["adjustment"]
     values["somebody"] = {"else": 1}
+    values["method"], values["mmd"]["kernel"] = "unheard", "of"
     config = restored(values)
     assert config.sasrec.blocks == as_before()["sasrec.blocks"] == 5
     assert config.train.adjustment == 0
     assert not hasattr(config, "somebody")
+    assert (config.method, config.mmd.kernel) == ("unheard", "of")
 
 
 def test_a_configuration_is_a_value():

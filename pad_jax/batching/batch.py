@@ -119,7 +119,15 @@ class Rows(NamedTuple):
 
 
 def make_batch(data: DeviceData, rows: Rows, first_row: Int[Array, ""], key: PRNGKeyArray, caps: Caps) -> Batch:
-    """Gathers the windows of users `rows` and draws a negative per position; runs on the device."""
+    """Gathers the windows of users and draws a negative per position; runs on the device.
+
+    Args:
+        data: what stays on the device.
+        rows: the users, and where each one's tokens begin.
+        first_row: number of the first user within the whole batch, of all devices.
+        key: draws negatives and samples.
+        caps: static sizes that hold this batch.
+    """
     user = jnp.asarray(rows.user)
     windows = jnp.where(user[:, None] >= 0, data.windows[user], 0)
     mask, width = windows > 0, windows.shape[1]

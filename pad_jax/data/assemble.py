@@ -29,7 +29,14 @@ def assemble(config: Config, events: Events, catalogue: pl.DataFrame, only_met: 
 
     Events of other items are dropped and counted, then users with fewer than `data.min_events`. Users stand in order
     of their ids, a user's events in order of time, equal times in file order. Items are numbered from 1 in the order
-    of the catalogue; `only_met` leaves those out that no event names.
+    of the catalogue.
+
+    Args:
+        config: the run's.
+        events: who met what when.
+        catalogue: items and their texts.
+        only_met: leave items out that no event names.
+        note: one line that is printed whenever the dataset is used.
 
     Without `data.time` the latest `data.keep` events of each user are split by leave-one-out, with it by
     `split_by_time`. Raises UserError when nothing is left.

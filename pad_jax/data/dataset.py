@@ -179,7 +179,15 @@ def from_sequences(
     sequences: Sequence[np.ndarray | list[int]],
     note: str = "",
 ) -> Dataset:
-    """A Dataset from one list of item numbers (1..N) per user, split by `leave_one_out`.
+    """A Dataset from one list of item numbers per user, split by `leave_one_out`.
+
+    Args:
+        name: of the dataset.
+        item_ids: of items 1..N.
+        titles: likewise.
+        user_ids: of all users.
+        sequences: item numbers (1..N) of each user, oldest first.
+        note: one line that is printed whenever the dataset is used.
 
     Raises UserError for a user with fewer than 3 events.
     """

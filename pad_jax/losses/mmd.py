@@ -80,10 +80,19 @@ def mk_mmd(
     Differs: Eq. (12) and (17) use sigma in {-3, .., 1} as it stands; the official code uses 2^sigma times the batch
     mean, as here. Eq. (3) weighs the kernels by beta_u; the weights are 1, as in the official code.
 
-    `mask` leaves rows out of everything, bandwidth included. Fewer than two valid rows give 0. Products are taken in
-    full precision on every device: TF32 halves a small MMD. More than `block` pairs are gone through a block of rows
-    at a time, so that memory grows with n and not with its square; the value is the same but for rounding. Raises
-    UserError for an unknown kernel, ValueError for an unknown estimator.
+    Fewer than two valid rows give 0. Products are taken in full precision on every device: TF32 halves a small MMD.
+
+    Args:
+        source: one sample.
+        target: the other.
+        mask: rows that count, in both samples; others are left out of everything, bandwidth included.
+        kernel: one of `KERNELS`.
+        scales: u of each kernel of the sum.
+        estimator: one of `ESTIMATORS`.
+        block: more pairs are gone through a block of rows at a time, so that memory grows with n and not with its
+            square; the value is the same but for rounding.
+
+    Raises UserError for an unknown kernel, ValueError for an unknown estimator.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}, not {estimator!r}")
@@ -116,10 +125,16 @@ def mk_mmd(
 
 
 def sum_of_pairs(function, x, y, valid, diagonal: bool, rows: int) -> Float[Array, ""]:
-    """sum_ij valid_i valid_j function(x_i, y_j), without i = j unless `diagonal`, `rows` of x at a time.
+    """sum_ij valid_i valid_j function(x_i, y_j).
 
-    Without `y`, the pairs are those within x: `function` is symmetric, so the gradient is twice that of the first
-    argument, and the second needs none.
+    Args:
+        function: from rows of x and y to [n, m].
+        x: one sample.
+        y: the other; None for pairs within x. `function` is symmetric, so the gradient is then twice that of the first
+            argument, and the second needs none.
+        valid: which rows count, in both.
+        diagonal: whether pairs i = j count.
+        rows: of x that are gone through at a time.
     """
     if y is None:
         total = sum_of_pairs(function, x, jax.lax.stop_gradient(x), valid, diagonal, rows)

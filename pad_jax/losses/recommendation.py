@@ -117,9 +117,14 @@ def cross_entropy(
     valid: Bool[Array, " T"],
     rows: int | None = None,
 ) -> Mean:
-    """-log softmax over all N items (row 0, padding, takes no part), mean over valid positions.
+    """-log softmax over all N items, mean over valid positions.
 
-    Logits of `rows` positions (see `rows_that_fit`) stand in memory at a time; none is kept for the backward pass.
+    Args:
+        users: of T positions.
+        items: of the catalogue; row 0, padding, takes no part.
+        target: item numbers.
+        valid: positions that count.
+        rows: positions whose logits stand in memory at a time, see `rows_that_fit`; none is kept for the backward pass.
     """
     users, weight = jnp.where(valid[:, None], users, 0), valid.astype(users.dtype)
     rows = rows or rows_that_fit(len(items))

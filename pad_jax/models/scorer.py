@@ -98,7 +98,15 @@ class Scorer:
         ids: Int[Array, " R"],
         key: PRNGKeyArray | None = None,
     ) -> dict[str, ItemVectors]:
-        """`item_vectors` from what each expert of `looked_up` has looked up; text rows are those of the same items."""
+        """`item_vectors` from what each expert has looked up.
+
+        Args:
+            params: of these experts.
+            looked_up: by expert.
+            text: text rows of the items; None where no expert reads text.
+            ids: item numbers.
+            key: draws dropout; without it there is none.
+        """
         towers = params.get("towers", {})
         products = self._first_products({n: towers[n] for n in looked_up if n in towers}, text)
         result: dict[str, ItemVectors] = {}

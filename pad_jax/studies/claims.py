@@ -41,7 +41,15 @@ def judged(holds: bool, values: Iterable[float]) -> str:
 
 
 def above(paper: str, groups: dict[str, RunGroup], upper: Sequence[str], lower: Sequence[str], metric: str) -> Claim:
-    """The claim that every group of `upper` is above every one of `lower`; the nearest pair speaks for all."""
+    """The claim that every group of some is above every one of others; the nearest pair speaks for all.
+
+    Args:
+        paper: the statement.
+        groups: finished runs by name.
+        upper: names of those above.
+        lower: names of those below.
+        metric: HR@10 or nDCG@10.
+    """
     missing = [name for name in (*upper, *lower) if name not in groups]
     if missing:
         return Claim(paper, f"not run: {', '.join(missing)}", UNTESTED)

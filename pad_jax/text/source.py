@@ -71,7 +71,7 @@ class TextSource:
             if not encode.available():
                 raise UserError(
                     f"method {self.needed} reads item texts, but there is no table {path} and no torch to make one: "
-                    "pip install -r requirements.txt (or 'pad_jax[text]'), or set --config.text.table"
+                    f"{encode.INSTALL}, or set --config.text.table"
                 )
             self.encode()
         rows, manifest = read_table(path, self.dataset)

@@ -1,26 +1,32 @@
 """Batches hold every event of their users once, and lists of static size hold every batch."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pad_jax.batching.batch import Caps, make_batch, packer
-from pad_jax.batching.device import device_data
+from pad_jax.batching import batch as batching
+from pad_jax.batching.batch import Caps, Rows, make_batch, packer
+from pad_jax.batching.device import DeviceData, device_data, history_gaps
+from pad_jax.batching.layout import pack
+
+#: The two users in numbers that the docstring of `batching.batch` shows.
+WINDOWS = np.array([[0, 0, 7, 3, 7], [0, 5, 9, 2, 8]], np.int32)
 
 
 @pytest.fixture
 def batch_of(dataset, text):
     data = device_data(dataset, 8, 10, text)
+    made = jax.jit(make_batch, static_argnames="caps")
 
     def make(rows, group=4, key=0):
         rows = np.asarray(rows, np.int32)
         packed, caps = packer(data.windows, 1, group)(rows[None])
         packed = jax.tree.map(lambda x: jnp.asarray(x[0]), packed)
-        data_on_device = jax.tree.map(jnp.asarray, data)
-        return data, jax.jit(make_batch, static_argnames="caps")(
-            data_on_device, packed, jnp.int32(0), jax.random.key(key), caps
-        )
+        on_device = jax.tree.map(jnp.asarray, data)
+        return data, made(on_device, packed, jnp.int32(0), jax.random.key(key), caps)
 
     return make
 
@@ -89,3 +95,36 @@ def test_caps_hold_every_item_of_full_windows_and_padding():
     windows = np.arange(1, 33, dtype=np.int32).reshape(4, 8)
     _, caps = packer(windows, devices=1, group=4)(np.arange(4, dtype=np.int32)[None])
     assert caps.items >= 32 + 1
+
+
+def shown(name):
+    """The numbers of a line of the docstring; -1 for what is not there."""
+    line = re.search(rf"^    {name} +((?:[\d-]+ ?)+)", batching.__doc__, re.M).group(1)
+    return np.array([-1 if part == "-" else int(part) for part in line.split()])
+
+
+def test_the_docstring_is_what_is_made():
+    none = np.zeros(10, np.int32)
+    data = DeviceData(WINDOWS, history_gaps(WINDOWS, 9), none, none, np.zeros((10, 0), np.float32))
+    lengths = (WINDOWS[:, :-1] > 0).sum(axis=1)
+    start, bins = pack(lengths[None], 4)
+    np.testing.assert_array_equal(start[0], [4, 0])
+    assert bins[0] == 2
+    caps = Caps(tokens=8, events=8, items=8, group=1, group_tokens=8)
+    rows = Rows(jnp.arange(2), jnp.asarray(start[0]))
+    data = jax.tree.map(jnp.asarray, data)
+    made = jax.jit(make_batch, static_argnames="caps")(data, rows, jnp.int32(0), jax.random.key(0), caps)
+    event = shown("event ")
+    np.testing.assert_array_equal(event, np.arange(7))
+    np.testing.assert_array_equal(made.event_item[:7], shown("event_item"))
+    np.testing.assert_array_equal(np.asarray(made.distinct)[:7], shown("distinct"))
+    np.testing.assert_array_equal(made.event_distinct[:7], shown("event_distinct"))
+    np.testing.assert_array_equal(np.asarray(made.distinct)[made.event_distinct], made.event_item)
+    np.testing.assert_array_equal(np.where(made.valid, made.input_event, -1), shown("input_event"))
+    event_input = np.asarray(made.event_input)[:7]
+    np.testing.assert_array_equal(np.where(event_input < 8, event_input, -1), shown("event_input"))
+    np.testing.assert_array_equal(made.targets, shown("targets"))
+    np.testing.assert_array_equal(made.user, [0, 1])
+    items = np.asarray(made.inputs_of(made.event_item))
+    np.testing.assert_array_equal(np.where(made.valid, items, 0), [5, 9, 2, 0, 7, 3, 0, 0])
+    np.testing.assert_array_equal(np.where(made.valid, made.targets_of(made.event_item), 0), made.targets)

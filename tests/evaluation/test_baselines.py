@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pytest
 
 from pad_jax.data import pantry
 from pad_jax.evaluation.baselines import BASELINES, baseline_ranks, cosine_of
@@ -57,6 +58,7 @@ PANTRY = {
 }
 
 
+@pytest.mark.slow
 def test_prime_pantry_scorers_without_learning(pantry_config):
     from pad_jax.evaluation.baselines import baseline_ranks
     from pad_jax.text import encode

@@ -67,6 +67,7 @@ def pad_scorer(make_config, dataset, text):
     return scorer, parallel.replicate(params), parallel.replicate(device_data(dataset, 8, 10, text))
 
 
+@pytest.mark.slow
 def test_full_ranking_is_the_brute_force(pad_scorer, text):
     """The whole path, on all fake devices, against 501 users ranked one by one in numpy."""
     scorer, params, _ = pad_scorer

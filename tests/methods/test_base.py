@@ -11,6 +11,7 @@ from pad_jax.training.step import merge
 from tests.support.steps import ROWS, leaves
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["bce", "sampled_softmax"])
 def test_items_that_a_batch_holds_more_than_once_change_nothing(setup, loss):
     """Towers on distinct items give the loss and gradients of towers on the whole catalogue."""

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from pad_jax.models.gate import GATES
 from tests.support.steps import leaves, names
@@ -23,6 +24,7 @@ def test_make_fuses_with_one_number_between_zero_and_one(setup):
         np.testing.assert_allclose(weights, [[expected, 1 - expected]] * 3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_make_learns_its_number_at_the_common_rate(setup):
     """AdamW's first step is one learning rate long, whatever `train.gate_rate` says of the frequency gate."""
     s = setup("make", "best")

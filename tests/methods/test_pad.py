@@ -77,6 +77,7 @@ def test_finetune_starts_where_align_ended(setup):
     assert state.frozen == {}
 
 
+@pytest.mark.slow
 def test_padding_pairs_fill_the_groups_of_the_official_recipe(setup):
     """With `mmd.include_padding` every group has batch * 2 * (L + 1) rows; without, only its events."""
     values = {}
@@ -104,6 +105,7 @@ def test_loss_of_an_expert_alone_when_the_gate_says_so(setup):
     np.testing.assert_allclose(fused, alone, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_ids_alone_are_trained_without_the_adjustment(setup):
     """Phase 1, and the ID expert's own loss in phase 3, are the same functions with it as without."""
     values = {}

@@ -12,6 +12,7 @@ from tests.support.data import ROOT
 pytestmark = pytest.mark.xdist_group("serving")  # its tests share trainings
 
 
+@pytest.mark.slow
 def test_loading_needs_neither_data_nor_torch(trained, monkeypatch, tmp_path):
     (tmp_path / "text.safetensors").unlink()
     code = (

@@ -20,7 +20,13 @@ pytestmark = pytest.mark.xdist_group("serving")  # its tests share trainings
 
 
 @pytest.mark.parametrize(
-    ("method", "backbone"), [("pad", "sasrec"), ("sasrec", "gru4rec"), ("disco", "sasrec"), ("make", "caser")]
+    ("method", "backbone"),
+    [
+        pytest.param("pad", "sasrec", marks=pytest.mark.slow),
+        ("sasrec", "gru4rec"),
+        pytest.param("disco", "sasrec", marks=pytest.mark.slow),
+        pytest.param("make", "caser", marks=pytest.mark.slow),
+    ],
 )
 def test_a_target_is_in_the_list_when_its_rank_says_so(train, dataset, method, backbone):
     config, workdir = train(method=method, backbone=backbone)
@@ -38,6 +44,7 @@ def test_a_target_is_in_the_list_when_its_rank_says_so(train, dataset, method, b
     assert set(found.experts.reshape(-1)) <= set(model.artifact.scorer.experts)
 
 
+@pytest.mark.slow
 def test_an_exact_index_over_the_vectors_gives_the_same_lists(trained, dataset, tmp_path):
     model = pad_jax.load(trained[1])
     known = histories(dataset)
@@ -58,6 +65,7 @@ def test_an_exact_index_over_the_vectors_gives_the_same_lists(trained, dataset, 
     np.testing.assert_array_equal(load_file(tmp_path / "v.safetensors")["items"], items)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 16, 17, 37])
 def test_lists_do_not_depend_on_the_batch(trained, dataset, count):
     model = pad_jax.load(trained[1])
@@ -68,6 +76,7 @@ def test_lists_do_not_depend_on_the_batch(trained, dataset, count):
     assert model.recommend([], k=7).items.shape[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3, 4, 8, 9])
 def test_all_items_but_the_history_are_candidates(trained, monkeypatch, count):
     monkeypatch.setattr(recommender, "_MET", 1)
@@ -97,6 +106,7 @@ def test_what_cannot_be_recommended_is_one_line(trained, dataset):
     np.testing.assert_array_equal(known, model.recommend([["i1", "i2"]]).items)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run_of", [("pad",), ("pad", "sasrec", "bucket_emb"), ("disco",), ("make", "caser")])
 def test_new_items_are_scored_without_ids(train, dataset, text, run_of):
     """Against the scorer with a row of zeros in every ID table, the ID expert's gate at 0, and the coldest bucket."""
@@ -136,6 +146,7 @@ def test_new_items_are_scored_without_ids(train, dataset, text, run_of):
     assert not np.allclose(after_new, more.user_vectors([["i1"]]))
 
 
+@pytest.mark.slow
 def test_new_items_that_cannot_be(train, text):
     model = pad_jax.load(train()[1])
     row = text[1:2]

@@ -36,6 +36,7 @@ def command(job):
     return f"python main.py --config=configs/demo.py:{job}"
 
 
+@pytest.mark.slow
 def test_compare_and_its_continuation(world, folder, capsys):
     only = {"study.only": ("sasrec", "pad")}
     maps, held = Path("/proc/self/maps"), []
@@ -61,6 +62,7 @@ def test_compare_and_its_continuation(world, folder, capsys):
     assert "±" in page_of(folder, "compare", "s0+1-part")
 
 
+@pytest.mark.slow
 def test_rows_share_what_they_would_repeat(world, folder):
     """The ablation of an expert has PAD's own phases 1 and 2, which a run of its own would reach bit for bit."""
     name = "without aligned expert"
@@ -82,6 +84,7 @@ def test_rows_share_what_they_would_repeat(world, folder):
         np.testing.assert_array_equal(ranks[f"test/{phase}"], expected[f"test/{phase}"])
 
 
+@pytest.mark.slow
 def test_backbones(world, folder):
     run(world("backbones", **{"study.only": ("sasrec sasrec", "sasrec pad")}), folder, command)
     markdown = page_of(folder, "backbones", "s0-part")
@@ -89,6 +92,7 @@ def test_backbones(world, folder):
     assert "| SASRec, PAD |" in markdown
 
 
+@pytest.mark.slow
 def test_analyse(world, folder):
     run(world("analyse"), folder, command)
     markdown = page_of(folder, "analyse", "s0")
@@ -132,11 +136,7 @@ def test_a_study_makes_the_text_table_before_it_trains(world, tmp_path, monkeypa
     assert not (tmp_path / "w").exists()
 
 
-def test_the_difference_of_seeds_is_of_the_same_seed():
-    first, second = Group([1.0], seeds=(0, 1, 2)), Group([0.0], seeds=(1, 0))
-    assert [(a["seed"], b["seed"]) for a, b in first.pairs(second)] == [(0, 0), (1, 1)]
-
-
+@pytest.mark.slow
 def test_a_study_that_was_killed_while_it_copied_goes_on(world, folder, monkeypatch):
     """Half a copy is replaced, and nothing of it counts before."""
     fields = {"study.only": ("gate shared",)}

@@ -195,6 +195,7 @@ def test_a_vector_that_is_no_number_names_its_item(encoder, dataset, tmp_path, m
     encode_table(tmp_path / "t.safetensors", data, TextSettings(encoder=encoder))
 
 
+@pytest.mark.slow
 def test_torch_is_imported_under_text_alone():
     code = "import sys, pad_jax.run; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -33,11 +33,14 @@ CASES = {
     "finetune-lazy": ("finetune", "paper", {"optimizer.tables": "lazy", "loss": "sampled_softmax"}),
 }
 
+QUICK = ["pretrain-paper", "align-best", "finetune-each", "disco-pretrain"]
 ON_DEVICES = ["align-paper", "align-official", "pretrain-sampled", "finetune-best", "finetune-each", "finetune-lazy"]
 ON_DEVICES += ["ctrl-align", "disco-best"]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_every_trained_leaf_moves_and_no_frozen_one(setup, case):
     """By its gradient: there is no weight decay here, which would move a leaf that nothing depends on."""
     name, recipe, overrides = CASES[case]
@@ -67,6 +70,7 @@ def run_on(devices, s, phase, state, optimizer, steps=2, rows=None):
     return mapped(state, s.data, jnp.int32(steps), jax.random.key(2), split, caps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ON_DEVICES)
 def test_steps_do_not_depend_on_the_number_of_devices(setup, case):
     name, recipe, overrides = CASES[case]
