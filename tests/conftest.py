@@ -45,6 +45,18 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Groups of pytest-xdist, with any pytest.
+
+    Its version 3.8 adds a test's group to `_nodeid`, which pytest 9.2 no longer reads: every test went to any worker.
+    """
+    for item in items:
+        named = getattr(item, "_nodeid", item.nodeid)
+        if named != item.nodeid:
+            item._id = type(item._id).parse(named)
+
+
 @pytest.fixture
 def make_config():
     """A small Config; overrides are dotted names, with __ for the dot where Python wants a name."""

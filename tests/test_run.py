@@ -256,6 +256,7 @@ def test_a_workdir_in_use_is_refused(world, make_config, tmp_path):
         holder.communicate("\n")
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(world, make_config, tmp_path, monkeypatch):
     real, bad = loop._mean, iter([{}, {"loss": float("nan")}])  # an epoch of the tiny dataset is one block
     monkeypatch.setattr(loop, "_mean", lambda sums: real(sums) | next(bad))
@@ -289,6 +290,7 @@ def test_a_run_that_cannot_fit_is_refused(world, make_config, tmp_path, monkeypa
     run(make_config("paper", method="sasrec", **world | {"model.dropout": 0.2}), tmp_path / "w")  # the cure may differ
 
 
+@pytest.mark.slow
 @SHARED
 def test_a_report_groups_and_compares_what_belongs_together(world, make_config, workdir_of, tmp_path):
     def config(**fields):

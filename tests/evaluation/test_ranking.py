@@ -10,7 +10,7 @@ from pad_jax.batching.device import device_data
 from pad_jax.evaluation import ranking
 from pad_jax.evaluation.ranking import rank_by_counting, ranker, ranks_of
 from pad_jax.models.scorer import Scorer
-from tests.support.data import laid_out, tiny_dataset
+from tests.support.data import laid_out, small_config, tiny_dataset
 from tests.support.ranks import brute_force_rank
 
 
@@ -59,9 +59,9 @@ def test_ranks_in_blocks_are_the_same(rows):
     np.testing.assert_array_equal(ranks_of(users, items, target, history, rows), expected)
 
 
-@pytest.fixture
-def pad_scorer(make_config, dataset, text):
-    config = make_config()
+@pytest.fixture(scope="module")
+def pad_scorer(dataset, text):
+    config = small_config()
     scorer = Scorer(config, ("id", "aligned", "text"), "bucket_emb")
     params = jax.jit(lambda key: scorer.init(key, dataset.items, 12))(jax.random.key(0))
     return scorer, parallel.replicate(params), parallel.replicate(device_data(dataset, 8, 10, text))

@@ -41,7 +41,13 @@ def test_items_that_a_batch_holds_more_than_once_change_nothing(setup, loss):
         np.testing.assert_allclose(leaf, leaves(other[1])[path], rtol=1e-4, atol=1e-7, err_msg=path)
 
 
-@pytest.mark.parametrize(("name", "recipe"), [("pretrain", "paper"), ("align", "paper"), ("finetune", "best")])
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("pretrain", "paper"),
+        *(pytest.param(*p, marks=pytest.mark.slow) for p in (("align", "paper"), ("finetune", "best"))),
+    ],
+)
 def test_ranking_scores_are_training_logits(setup, dataset, name, recipe):
     """The fused score of the ranking equals the per-pair logit of the training loss, for every position's target."""
     s = setup("pad", recipe, loss="bce", train__adjustment=0.0)

@@ -92,6 +92,7 @@ def test_padding_pairs_fill_the_groups_of_the_official_recipe(setup):
     assert values[False] != values[True]
 
 
+@pytest.mark.slow
 def test_loss_of_an_expert_alone_when_the_gate_says_so(setup):
     """With the other gates at -inf, PAD scores like its ID expert."""
     s = setup("pad", **{"gate.kind": "bucket"})

@@ -28,7 +28,7 @@ def test_causality_by_gradient(backbone, histories):
     grid, mask = histories
     grid, mask = grid[:1], mask[:1]
     params = start(backbone, mask)
-    jacobian = jax.jacrev(lambda g: encode(backbone, params, g, mask)[0])(jnp.asarray(grid))[:, :, 0]
+    jacobian = jax.jit(jax.jacrev(lambda g: encode(backbone, params, g, mask)[0]))(jnp.asarray(grid))[:, :, 0]
     reach = np.abs(jacobian).max(axis=(1, 3))  # [state, event]
     assert not reach[~np.tri(LENGTH, dtype=bool)].any()
     assert (reach[np.tri(LENGTH, dtype=bool)] > 0).all()

@@ -14,7 +14,7 @@ def test_claims_of_compare():
     assert sorted(names) == sorted(compare.methods())
     levels = dict(zip(names, (1, 2, 3, 4, 5, 9, 6, 8), strict=True))
     groups = {
-        name: Group(level + random.normal(size=500), warm=1.0, median=1.0, cold=1.0) for name, level in levels.items()
+        name: Group(level + random.normal(size=200), warm=1.0, median=1.0, cold=1.0) for name, level in levels.items()
     }
     groups["pad"].means = {"warm": 1.1, "median": 1.2, "cold": 1.3}
     assert compare.best_baseline(groups) == "disco"

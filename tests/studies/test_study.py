@@ -41,6 +41,7 @@ def test_compare_and_its_continuation(world, folder, capsys):
     only = {"study.only": ("sasrec", "pad")}
     maps, held = Path("/proc/self/maps"), []
     with pytest.MonkeyPatch.context() as patch:
+        CLEAR()  # what tests before this one have left
         if maps.exists():  # a system allows a process 65,530 maps, and the programs of one run hold a thousand
             patch.setattr(jax, "clear_caches", CLEAR)
             patch.setattr(study, "say", lambda line: held.append(len(maps.read_text().splitlines())))

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 #: A model small enough for tests.
 SMALL = {
     "model.width": 16,
-    "model.text_layers": 2,
+    "model.text_layers": 1,
     "sasrec.blocks": 1,
     "data.length": 8,
     "mmd.group": 4,

@@ -77,7 +77,10 @@ class Killed(BaseException):
     """What ends a run without being caught."""
 
 
-@pytest.mark.parametrize(("keep_in", "after"), [("float32", 4), ("float32", 9), ("float16", 1)])
+@pytest.mark.parametrize(
+    ("keep_in", "after"),
+    [("float32", 4), *(pytest.param(*p, marks=pytest.mark.slow) for p in (("float32", 9), ("float16", 1)))],
+)
 def test_encoding_goes_on_where_it_was_killed(encoder, dataset, tmp_path, monkeypatch, keep_in, after):
     config = TextSettings(encoder=encoder, batch=3, keep_in=keep_in)
     words = ["green", "tea", "long", "dog", "food", "title"]
@@ -111,6 +114,7 @@ def test_encoding_goes_on_where_it_was_killed(encoder, dataset, tmp_path, monkey
     np.testing.assert_allclose(table[1:], encode(titles, config)[0], atol=1e-6 if keep_in == "float32" else 1e-3)
 
 
+@pytest.mark.slow
 def test_what_others_left_is_not_gone_on_with(encoder, dataset, tmp_path, monkeypatch):
     """Other titles, settings or a damaged mark: from the start."""
     data = replace(dataset, titles=[f"tea {n}" for n in range(30)])

@@ -37,6 +37,7 @@ def test_lazy_tables_are_adamw_on_the_rows_of_the_batch(setup):
         np.testing.assert_allclose(leaf, other, rtol=1e-3, atol=1e-5, err_msg=path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["bce", "sampled_softmax"])
 def test_lazy_tables_know_the_rows_of_a_loss_with_keys_of_its_own(setup, loss):
     """A loss may split its key or go forward twice: the drawn items belong to the batch."""
