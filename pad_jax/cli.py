@@ -68,7 +68,7 @@ def parse(argv: list[str]) -> Arguments:
             print(explain(str(values["explain"].value).removeprefix("config.")))
             raise SystemExit(0)
         overrides = config_flags.get_override_values(values["config"])
-        config = resolve(source.copy_and_resolve_references(), overrides)
+        config = resolve(source, overrides)
     except AttributeError as error:
         raise UserError(f"unknown field of config: {_one_line(error)}") from error
     except (flags.Error, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:

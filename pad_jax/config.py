@@ -27,15 +27,42 @@ from pad_jax.settings import (
 )
 
 
+class Fields(ConfigDict):
+    """A ConfigDict that remembers which of its fields were assigned after it was made, whatever the value."""
+
+    def __init__(self, values: Mapping[str, Any] | None = None, prefix: str = "", assigned: set[str] | None = None):
+        object.__setattr__(self, "_record", None)
+        super().__init__()
+        record: set[str] = set() if assigned is None else assigned
+        for name, value in (values or {}).items():
+            self[name] = Fields(value, f"{prefix}{name}.", record) if isinstance(value, Mapping) else value
+        object.__setattr__(self, "_record", (prefix, record))
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        if self._record is not None:
+            prefix, assigned = self._record
+            assigned.add(prefix + key)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        object.__setattr__(self, "_record", state["_record"])
+
+    def assigned(self) -> set[str]:
+        """The dotted names of these fields."""
+        return set(self._record[1])
+
+
 def config_dict(
     dataset: str, job: str = "all", recipes: Mapping[str, Mapping] | None = None, **choices: Any
 ) -> ConfigDict:
     """The configuration of a dataset before parsing.
 
     `recipes` are the dataset's own additions to each recipe, `choices` are of `Config`: method, backbone, loss, recipe,
-    seed. A field can also be set under a name that it had in an earlier version.
+    seed. What is assigned to a field of the result wins over the recipe, as `choices` do; a field can also be set under
+    a name that it had in an earlier version.
     """
-    config = ConfigDict({**defaults(dataset), "job": job or "all", **choices})
+    config = Fields({**defaults(dataset), "job": job or "all", **choices})
     for old, new in aliases().items():
         *parents, last = new.split(".")
         node = config
@@ -48,6 +75,8 @@ def config_dict(
         for name, value in (recipe_values(recipe) | dotted(canonical((recipes or {}).get(recipe, {})))).items():
             put(merged[recipe], name, value)
     config.recipes = ConfigDict(merged)
+    config._record[1].clear()
+    config._record[1].update(choices)
     return config
 
 
@@ -61,11 +90,14 @@ def _section(config: ConfigDict, name: str) -> ConfigDict:
 
 
 def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Config:
-    """The frozen Config: the recipe fills every field but those in `given` (dotted names set by the command line).
+    """The frozen Config: defaults, then the recipe, then what was assigned to fields, whatever the value.
 
-    Raises UserError for a value outside its choices or bounds.
+    `given` are dotted names that were set elsewhere, as by the command line. Raises UserError for a value outside its
+    choices or bounds.
     """
-    values = config.to_dict()
+    if isinstance(config, Fields):
+        given = {*given, *config.assigned()}
+    values = config.copy_and_resolve_references().to_dict()
     recipes = values.pop("recipes")
     check_choice("recipe", values["recipe"], RECIPES)
     renamed = aliases()

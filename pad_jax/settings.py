@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pad_jax.errors import UserError
 from pad_jax.registry import REGISTRIES, SECTIONS, one_of
 
-#: A recipe fills every field that the command line leaves alone.
+#: A recipe fills every field that neither a config file nor the command line sets.
 RECIPES = {
     "paper": "what the paper states, and what it leaves open chosen by validation",
     "official": "what the released code does",

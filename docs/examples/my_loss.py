@@ -15,5 +15,4 @@ LOSSES.register("bpr", Loss(bpr, needs="negatives"))
 
 
 def get_config(job: str = "all"):
-    config = config_dict("demo", job, recipe="best", method="sasrec", recipes={"best": {"loss": "bpr"}})
-    return config
+    return config_dict("demo", job, recipe="best", method="sasrec", loss="bpr")
