@@ -4,6 +4,8 @@ Importing this module registers everything that the package brings, so a config 
 beside the code that reads them; `python main.py --explain=FIELD` says what is known of one, docs/settings.md lists all.
 """
 
+import dataclasses
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,7 +13,7 @@ from ml_collections import ConfigDict
 
 import pad_jax.builtin  # noqa: F401 (registers)
 from pad_jax.errors import UserError
-from pad_jax.registry import SECTIONS, one_of
+from pad_jax.registry import SECTIONS
 from pad_jax.settings import (
     RECIPES,
     Config,
@@ -62,6 +64,10 @@ def config_dict(
     seed. What is assigned to a field of the result wins over the recipe, as `choices` do; a field can also be set under
     a name that it had in an earlier version.
     """
+    known = {field.name for field in dataclasses.fields(Config)} - {"dataset", "job"}
+    for name in choices:
+        if name not in known:
+            raise UserError(f"config_dict has no choice {name!r}: set fields of sections as config.SECTION.{name} = ..")
     config = Fields({**defaults(dataset), "job": job or "all", **choices})
     for old, new in aliases().items():
         *parents, last = new.split(".")
@@ -121,7 +127,9 @@ def explain(name: str) -> str:
         return _all_fields()
     fields = [n for n in known if n == name or n.startswith(name + ".")]
     if not fields:
-        raise UserError(f"config.{name} is unknown: {one_of(name, [*known, *SECTIONS])}")
+        near = difflib.get_close_matches(name, [*known, *SECTIONS], 3)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "--explain=all lists every field"
+        raise UserError(f"config.{name} is not a field of the configuration; {hint}")
     return "\n\n".join(_explained(field) for field in fields)
 
 

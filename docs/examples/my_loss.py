@@ -7,7 +7,7 @@ from pad_jax.losses.mean import masked_mean
 from pad_jax.losses.recommendation import LOSSES, Loss
 
 
-def bpr(logits):
+def bpr(logits, config):
     return masked_mean(jax.nn.softplus(logits.negative() - logits.positive()), logits.valid)
 
 
