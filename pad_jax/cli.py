@@ -1,6 +1,9 @@
 """Command line: flags to a Config, and a user's mistakes to one line each."""
 
+import re
 import shlex
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +50,10 @@ def bundled() -> dict[str, Path]:
 
 def parse(argv: list[str]) -> Arguments:
     """Parses `argv` (program name first). Raises UserError for anything that absl or the config file refuses."""
-    name, argv = _with_paths(argv)
+    name, path, argv = _with_paths(argv)
+    folder = str(path.parent.resolve())
+    if folder not in sys.path:
+        sys.path.append(folder)  # a config file may import those beside it
     values = flags.FlagValues()
     try:
         file = config_flags.DEFINE_config_file("config", str(bundled()["demo"]), "", flag_values=values, sys_argv=argv)
@@ -68,11 +74,9 @@ def parse(argv: list[str]) -> Arguments:
             print(explain(str(values["explain"].value).removeprefix("config.")))
             raise SystemExit(0)
         overrides = config_flags.get_override_values(values["config"])
-        config = resolve(source.copy_and_resolve_references(), overrides)
-    except AttributeError as error:
-        raise UserError(f"unknown field of config: {_one_line(error)}") from error
-    except (flags.Error, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:
-        raise UserError(_one_line(error)) from error
+        config = resolve(source, overrides)
+    except (AttributeError, flags.Error, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:
+        raise UserError(_where(error, path) + _one_line(error)) from error
     workdir = Path(values["workdir"].value or default_workdir(config))
     given: list[Any] = [values[name].value for name in ("coordinator", "processes", "process")]
     coordinator, processes, process = given
@@ -117,9 +121,9 @@ def usage(program: str) -> str:
     return "\n".join(lines)
 
 
-def _with_paths(argv: list[str]) -> tuple[str, list[str]]:
-    """The configuration as the user named it, and `argv` with the path of a bundled one in place of its name."""
-    name, found = "demo", list(argv)
+def _with_paths(argv: list[str]) -> tuple[str, Path, list[str]]:
+    """The configuration as the user named it, its file, and `argv` with that path in place of a bundled one's name."""
+    name, file, found = "demo", bundled()["demo"], list(argv)
     for place, argument in enumerate(argv[1:], 1):
         flag, equals, value = argument.partition("=")
         if flag.lstrip("-") != "config" or not flag.startswith("-"):
@@ -128,12 +132,14 @@ def _with_paths(argv: list[str]) -> tuple[str, list[str]]:
             place += 1
             value = argv[place] if place < len(argv) else ""
         name, colon, job = value.partition(":")
-        if not Path(name).exists():
+        file = Path(name)
+        if not file.exists():
             if name not in bundled():
                 known = ", ".join(bundled())
                 raise UserError(f"--config={name}: there is no such file, and the configurations by name are {known}")
-            found[place] = (f"{flag}=" if equals else "") + f"{bundled()[name]}{colon}{job}"
-    return name, found
+            file = bundled()[name]
+            found[place] = (f"{flag}=" if equals else "") + f"{file}{colon}{job}"
+    return name, file, found
 
 
 def _program(path: str) -> str:
@@ -141,6 +147,21 @@ def _program(path: str) -> str:
     return f"python {path}" if path.endswith(".py") else Path(path).name
 
 
+def _where(error: Exception, file: Path) -> str:
+    """The line of the config file that an error came from, if it did."""
+    if isinstance(error, SyntaxError):
+        return ""  # which says so itself
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    return f"{file}, line {lines[-1]}: " if lines else ""
+
+
 def _one_line(error: Exception) -> str:
+    meant = re.search(r'Did you mean "(.*?)" instead of "(.*?)"', str(error))
+    if meant:
+        return f"the configuration has no {meant[2]!r}; did you mean {meant[1]!r}?"
+    if "has no attribute 'get_config'" in str(error):
+        return "the config file has no function get_config(job)"
+    if isinstance(error, AttributeError):
+        return f"unknown field of config: {' '.join(str(error).split())}"
     text = str(error).replace("\\n", " ").replace("\\'", "'")
     return " ".join(text.split()) or type(error).__name__

@@ -4,6 +4,8 @@ Importing this module registers everything that the package brings, so a config 
 beside the code that reads them; `python main.py --explain=FIELD` says what is known of one, docs/settings.md lists all.
 """
 
+import dataclasses
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,7 +13,7 @@ from ml_collections import ConfigDict
 
 import pad_jax.builtin  # noqa: F401 (registers)
 from pad_jax.errors import UserError
-from pad_jax.registry import SECTIONS, one_of
+from pad_jax.registry import SECTIONS
 from pad_jax.settings import (
     RECIPES,
     Config,
@@ -27,15 +29,46 @@ from pad_jax.settings import (
 )
 
 
+class Fields(ConfigDict):
+    """A ConfigDict that remembers which of its fields were assigned after it was made, whatever the value."""
+
+    def __init__(self, values: Mapping[str, Any] | None = None, prefix: str = "", assigned: set[str] | None = None):
+        object.__setattr__(self, "_record", None)
+        super().__init__()
+        record: set[str] = set() if assigned is None else assigned
+        for name, value in (values or {}).items():
+            self[name] = Fields(value, f"{prefix}{name}.", record) if isinstance(value, Mapping) else value
+        object.__setattr__(self, "_record", (prefix, record))
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        if self._record is not None:
+            prefix, assigned = self._record
+            assigned.add(prefix + key)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        object.__setattr__(self, "_record", state["_record"])
+
+    def assigned(self) -> set[str]:
+        """The dotted names of these fields."""
+        return set(self._record[1])
+
+
 def config_dict(
     dataset: str, job: str = "all", recipes: Mapping[str, Mapping] | None = None, **choices: Any
 ) -> ConfigDict:
     """The configuration of a dataset before parsing.
 
     `recipes` are the dataset's own additions to each recipe, `choices` are of `Config`: method, backbone, loss, recipe,
-    seed. A field can also be set under a name that it had in an earlier version.
+    seed. What is assigned to a field of the result wins over the recipe, as `choices` do; a field can also be set under
+    a name that it had in an earlier version.
     """
-    config = ConfigDict({**defaults(dataset), "job": job or "all", **choices})
+    known = {field.name for field in dataclasses.fields(Config)} - {"dataset", "job"}
+    for name in choices:
+        if name not in known:
+            raise UserError(f"config_dict has no choice {name!r}: set fields of sections as config.SECTION.{name} = ..")
+    config = Fields({**defaults(dataset), "job": job or "all", **choices})
     for old, new in aliases().items():
         *parents, last = new.split(".")
         node = config
@@ -48,6 +81,8 @@ def config_dict(
         for name, value in (recipe_values(recipe) | dotted(canonical((recipes or {}).get(recipe, {})))).items():
             put(merged[recipe], name, value)
     config.recipes = ConfigDict(merged)
+    config._record[1].clear()
+    config._record[1].update(choices)
     return config
 
 
@@ -61,11 +96,14 @@ def _section(config: ConfigDict, name: str) -> ConfigDict:
 
 
 def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Config:
-    """The frozen Config: the recipe fills every field but those in `given` (dotted names set by the command line).
+    """The frozen Config: defaults, then the recipe, then what was assigned to fields, whatever the value.
 
-    Raises UserError for a value outside its choices or bounds.
+    `given` are dotted names that were set elsewhere, as by the command line. Raises UserError for a value outside its
+    choices or bounds.
     """
-    values = config.to_dict()
+    if isinstance(config, Fields):
+        given = {*given, *config.assigned()}
+    values = config.copy_and_resolve_references().to_dict()
     recipes = values.pop("recipes")
     check_choice("recipe", values["recipe"], RECIPES)
     renamed = aliases()
@@ -89,7 +127,9 @@ def explain(name: str) -> str:
         return _all_fields()
     fields = [n for n in known if n == name or n.startswith(name + ".")]
     if not fields:
-        raise UserError(f"config.{name} is unknown: {one_of(name, [*known, *SECTIONS])}")
+        near = difflib.get_close_matches(name, [*known, *SECTIONS], 3)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "--explain=all lists every field"
+        raise UserError(f"config.{name} is not a field of the configuration; {hint}")
     return "\n\n".join(_explained(field) for field in fields)
 
 

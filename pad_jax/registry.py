@@ -30,8 +30,15 @@ class Registry(Generic[T]):
     `field` is the field of the configuration that chooses among them, if there is one.
     """
 
-    def __init__(self, kind: str, field: str = "", check: Callable[[str, T, "Registry[T]"], None] | None = None):
-        self.kind, self.field, self._check = kind, field, check
+    def __init__(
+        self,
+        kind: str,
+        field: str = "",
+        check: Callable[[str, T, "Registry[T]"], None] | None = None,
+        configurable: bool = True,
+    ):
+        """`configurable` kinds see the configuration where they are used, so their entries may have settings."""
+        self.kind, self.field, self._check, self._configurable = kind, field, check, configurable
         self._entries: dict[str, Entry[T]] = {}
         REGISTRIES[kind] = self
 
@@ -77,7 +84,17 @@ class Registry(Generic[T]):
         return add if value is None else add(value)
 
     def _own_section(self, name: str, known: Entry[T] | None, settings: type, source: str) -> str:
-        path = f"{self.kind}s.{name}" if name in SECTIONS or name in _CHOICES else name
+        if not self._configurable:
+            raise UserError(
+                f"the {self.kind} {name!r} cannot have settings: a {self.kind} never sees the configuration"
+            )
+        parameters = getattr(settings, "__dataclass_params__", None)
+        loose = [f.name for f in getattr(settings, "__dataclass_fields__", {}).values() if "spec" not in f.metadata]
+        if parameters is None or not parameters.frozen or loose:
+            what = f"its field {loose[0]!r} is not made by `setting`" if loose else "it must be a frozen dataclass"
+            raise UserError(f"the settings of the {self.kind} {name!r}: {what}")
+        kinds = f"{self.kind}{'es' if self.kind.endswith('s') else 's'}"
+        path = f"{kinds}.{name}" if name in SECTIONS or name in _CHOICES else name
         if known is not None and known.section:
             path = known.section
         SECTIONS._entries[path] = Entry(settings, source)

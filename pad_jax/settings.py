@@ -10,6 +10,7 @@ Pantry because both leave it open, [O] ours.
 """
 
 import dataclasses
+import difflib
 import functools
 import math
 import types
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pad_jax.errors import UserError
 from pad_jax.registry import REGISTRIES, SECTIONS, one_of
 
-#: A recipe fills every field that the command line leaves alone.
+#: A recipe fills every field that neither a config file nor the command line sets.
 RECIPES = {
     "paper": "what the paper states, and what it leaves open chosen by validation",
     "official": "what the released code does",
@@ -181,7 +182,12 @@ def build(values: Mapping[str, Any]) -> Config:
     """The configuration of nested values, checked. Raises UserError for one that is out of bounds or unknown."""
     known, tree = specs(), defaults(values["dataset"])
     for name, value in dotted(values).items():
-        put(tree, name, _checked(name, value, *known[name]) if name in known else value)
+        if name != "dataset":
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                raise UserError(f"config.{name} is not a field" + (f"; did you mean {near[0]!r}?" if near else ""))
+            value = _checked(name, value, *known[name])
+        put(tree, name, value)
     config = _assemble(tree)
     for path in SECTIONS:
         part = functools.reduce(getattr, path.split("."), config)

@@ -132,3 +132,38 @@ def test_exit_code_of_the_program(tmp_path):
         result.stderr == "error: config.recipe='bset' is unknown: one of paper, official, best; did you mean 'best'?\n"
     )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import nothing_of_this_name", "shop.py, line 1: No module named 'nothing_of_this_name'"),
+        ("x = 1", "the config file has no function get_config(job)"),
+        (
+            "from pad_jax.config import config_dict\n\n\ndef get_config(job=''):\n    return config_dict('d', decay=2)",
+            "config_dict has no choice 'decay': set fields of sections as config.SECTION.decay = ..",
+        ),
+        (
+            "from pad_jax.config import config_dict\n\n\ndef get_config(job='all'):\n    c = config_dict('d')\n"
+            "    c.model.widht = 3\n    return c",
+            "config.model.widht is not a field; did you mean 'model.width'?",
+        ),
+    ],
+)
+def test_a_config_file_with_a_fault_is_one_line(tmp_path, monkeypatch, capsys, code, message):
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # a program loads one file, once
+    (tmp_path / "shop.py").write_text(code + "\n")
+    assert main(["main.py", f"--config={tmp_path}/shop.py"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+
+
+def test_a_config_file_may_import_those_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "own_parts_beside.py").write_text("EPOCHS = 7\n")
+    (tmp_path / "both.py").write_text(
+        "import own_parts_beside\nfrom pad_jax.config import config_dict\n\n\ndef get_config(job='all'):\n"
+        "    config = config_dict('demo', job)\n    config.pretrain.epochs = own_parts_beside.EPOCHS\n"
+        "    return config\n"
+    )
+    assert cli.parse(["main.py", f"--config={tmp_path}/both.py"]).config.pretrain.epochs == 7

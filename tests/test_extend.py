@@ -7,15 +7,17 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import polars as pl
 import pytest
 
 import pad_jax
 from pad_jax.batching.device import device_data
 from pad_jax.errors import UserError
 from pad_jax.evaluation.ranking import rank_by_counting
-from pad_jax.methods.base import forward
-from pad_jax.models.experts import EXPERTS
+from pad_jax.methods.base import Phase, forward
+from pad_jax.methods.pad import pretrain_loss
+from pad_jax.models.experts import EXPERTS, Expert
+from pad_jax.models.scorer import Scorer
+from pad_jax.models.towers import ItemVectors
 from pad_jax.run import main
 from tests.support.data import ROOT, SMALL, small_config, write_table
 from tests.support.registries import as_demo, restored
@@ -52,23 +54,62 @@ def load(name: str) -> None:
     importlib.machinery.SourceFileLoader(name, str(EXAMPLES / f"{name}.py")).load_module()
 
 
+def check_lists(model, dataset, workdir):
+    """The scores of a served model, by hand from what its folder holds, and the ranks of the run by counting them."""
+    artifact = model.artifact
+    split = dataset.split("test", 8)
+    parts = {}
+    for k, expert in enumerate(artifact.scorer.experts):
+        vectors, gate = artifact.vectors[expert], artifact.gates[:, k]
+        if expert == "memory":
+            scale = float(artifact.params["encoders"]["memory"]["scale"])
+            scores = np.zeros((len(split.user), 31))
+            for row, last in enumerate(split.inputs[:, -1]):
+                for item, often in zip(vectors["following"][last], vectors["often"][last], strict=True):
+                    scores[row, item] += scale * np.log1p(often)
+            parts[expert] = gate * scores
+        else:
+            alone = model._batches([h[h > 0] for h in split.inputs])
+            users = np.concatenate([np.asarray(encoded.users[expert])[: len(rows)] for rows, encoded in alone])
+            parts[expert] = users @ (gate[:, None] * vectors).T
+    scores = np.array(sum(parts.values()), np.float32)
+    ranks = np.asarray(rank_by_counting(jnp.asarray(scores), jnp.asarray(split.target), jnp.asarray(split.history)))
+    at10 = float((ranks <= 10).mean())
+    assert abs(at10 - results(workdir)["test"]["HR@10"]) <= 1.5 / len(ranks)  # one tie that rounding breaks
+    names = np.array(["", *model.item_ids])
+    found = model.recommend([list(names[h[h > 0]]) for h in split.inputs], k=5, exclude_history=False)
+    best = -np.sort(-scores[:, 1:], axis=1)[:, :5]
+    np.testing.assert_allclose(found.scores, best, rtol=2e-4, atol=2e-5)
+
+
+#: The examples that are trained, with methods of few phases.
+TRAINED = {
+    "my_method": {},
+    "my_loss": {},
+    "my_metric": {},
+    "my_gate": {"method": "smem"},
+    "my_backbone": {"method": "sasrec", "average__half_life": 2.0},
+    "my_memory": {},
+    "my_codes": {},
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["my_method", "my_loss", "my_metric", "my_gate", "my_backbone", "my_memory", "my_codes"]
-)
-def test_it_is_trained_ranked_and_served(example, name):
-    workdir = example(name)
+@pytest.mark.parametrize("name", TRAINED)
+def test_it_is_trained_ranked_and_served(example, dataset, name):
+    workdir = example(name, **TRAINED[name])
     found = results(workdir)
     assert found["test"]["users"] == 37
-    example(name, "recommend")
-    assert pl.read_parquet(workdir / "recommendations.parquet")["user"].n_unique() == 37
+    model = pad_jax.load(workdir)
+    assert model.recommend([["i1", "i2"], ["i3"]], k=3).items.shape == (2, 3)
     if name == "my_metric":
         assert 0 < found["test"]["RBP@10"] < found["test"]["RBP@50"] < 1
     if name == "my_gate":
-        tensors = pad_jax.load(workdir).artifact.params["gate"]
-        assert set(tensors) == {"warm", "slope"}
+        assert set(model.artifact.params["gate"]) == {"warm", "slope"}
     if name == "my_loss":
         assert found["loss"] == "bpr"
+    if name in ("my_memory", "my_codes"):
+        check_lists(model, dataset, workdir)
 
 
 def test_a_dataset(tmp_path, monkeypatch, capsys):
@@ -87,42 +128,24 @@ def test_a_dataset(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["my_memory", "my_codes"])
-@pytest.mark.parametrize("settings", [("bce", "dense"), ("bce", "lazy"), ("sampled_softmax", "dense")])
-def test_an_expert_under_every_loss(example, name, settings):
-    workdir = example(name, loss=settings[0], optimizer__tables=settings[1])
-    assert np.isfinite(results(workdir)["test"]["MRR"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["my_memory", "my_codes"])
-def test_lists_are_the_best_scores(example, dataset, name):
-    """The scores of a served model, by hand from what its folder holds, and the ranks of the run by counting them."""
-    workdir = example(name)
-    model = pad_jax.load(workdir)
-    artifact = model.artifact
-    split = dataset.split("test", 8)
-    parts = {}
-    for k, expert in enumerate(artifact.scorer.experts):
-        vectors, gate = artifact.vectors[expert], artifact.gates[:, k]
-        if expert == "memory":
-            scale = float(artifact.params["encoders"]["memory"]["scale"])
-            scores = np.zeros((len(split.user), 31))
-            for row, last in enumerate(split.inputs[:, -1]):
-                for item, often in zip(vectors["following"][last], vectors["often"][last], strict=True):
-                    scores[row, item] += scale * np.log1p(often)
-            parts[expert] = gate * scores
-        else:
-            alone = pad_jax.load(workdir)._batches([h[h > 0] for h in split.inputs])
-            users = np.concatenate([np.asarray(encoded.users[expert])[: len(rows)] for rows, encoded in alone])
-            parts[expert] = users @ (gate[:, None] * vectors).T
-    scores = np.array(sum(parts.values()), np.float32)
-    ranks = np.asarray(rank_by_counting(jnp.asarray(scores), jnp.asarray(split.target), jnp.asarray(split.history)))
-    at10 = float((ranks <= 10).mean())
-    assert abs(at10 - results(workdir)["test"]["HR@10"]) <= 1.5 / len(ranks)  # one tie that rounding breaks
-    names = np.array(["", *model.item_ids])
-    found = model.recommend([list(names[h[h > 0]]) for h in split.inputs], k=5, exclude_history=False)
-    best = -np.sort(-scores[:, 1:], axis=1)[:, :5]
-    np.testing.assert_allclose(found.scores, best, rtol=2e-4, atol=2e-5)
+@pytest.mark.parametrize(("loss", "tables"), [("bce", "dense"), ("bce", "lazy"), ("sampled_softmax", "dense")])
+def test_an_expert_under_every_loss(dataset, text, name, loss, tables):
+    """A step of it: the loss is finite, and what the expert learns has moved."""
+    expert, method = {"my_memory": ("memory", "recall"), "my_codes": ("codes", "coded")}[name]
+    with restored():
+        load(name)
+        config = small_config("best", method=method, loss=loss, optimizer__tables=tables)
+        setup = Setup(config, dataset, text)
+        arrays = EXPERTS[expert].arrays(config, dataset, np.asarray(setup.data.text))
+        setup.data = setup.data._replace(arrays={expert: jax.tree.map(jnp.asarray, arrays)})
+        phase, (batch, _) = setup.phase("pretrain"), setup.batch()
+        optimizer, state = setup.state(phase)
+        after, metrics = setup.step(phase, optimizer, state, batch)
+        assert np.isfinite(metrics["loss"])
+        before, now = state.params, after.params
+        for key in ("encoders", "memory", "scale") if expert == "memory" else ("tables", "codes"):
+            before, now = before[key], now[key]
+        assert (np.asarray(before) != np.asarray(now)).any()
 
 
 def test_a_memory_does_not_know_what_it_is_asked(dataset, text):
@@ -152,6 +175,33 @@ def test_a_memory_does_not_know_what_it_is_asked(dataset, text):
             for item in range(1, 31):
                 count = pairs.get((last, item), 0) - (item == target)
                 np.testing.assert_allclose(scores[token, item], scale * np.log1p(count), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("vectors", r"the expert 'wrong' must give vectors \[30, 16\], not \[30, 3\]: override its `width`"),
+        ("bare", "the expert 'wrong' must give ItemVectors, not"),
+    ],
+)
+def test_what_an_expert_gives_is_checked(dataset, text, part, message):
+    class Wrong(Expert):
+        key = 300
+
+        def items(self, config, tower, text, rows, ids, product=None, rngs=None):
+            return jnp.zeros((30, 16)) if part == "bare" else ItemVectors(jnp.zeros((len(ids), 3)))
+
+    with restored():
+        EXPERTS.register("wrong", Wrong())
+        setup = Setup(small_config("best", method="sasrec"), dataset, text)
+        with pytest.raises(UserError, match=message):
+            Scorer(setup.config, ("wrong",), "bucket").item_vectors({}, jnp.arange(30), setup.data)
+
+
+def test_a_phase_without_a_budget_names_the_cure():
+    phase = Phase("stage", ("id",), pretrain_loss)
+    with pytest.raises(UserError, match=r"no section config\.stage .*register\(\"stage\", PretrainSettings\)"):
+        phase.limits(small_config())
 
 
 def test_two_experts_with_one_key_are_refused():

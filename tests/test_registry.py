@@ -6,6 +6,10 @@ import pytest
 
 from pad_jax.config import config_dict, resolve
 from pad_jax.errors import UserError
+from pad_jax.losses.mmd import MmdSettings
+from pad_jax.losses.recommendation import LOSSES, Loss
+from pad_jax.models.backbones import BACKBONES
+from pad_jax.models.experts import EXPERTS, Expert
 from pad_jax.registry import REGISTRIES, Registry
 from pad_jax.settings import specs
 from tests.support.registries import restored
@@ -74,20 +78,20 @@ def test_a_name_that_nobody_could_write_is_refused(name):
 
 SETTINGS = """
 from dataclasses import dataclass
-from pad_jax.losses.mmd import KERNELS, Kernel, dot
+from pad_jax.models.backbones import BACKBONES
 from pad_jax.settings import setting
 
 @dataclass(frozen=True)
 class Mine:
     sharpness: float = setting(2.0, "how sharp", "O", unit="per unit", least=0, best=3.0)
 
-KERNELS.register("{name}", Kernel(dot), settings=Mine)
+BACKBONES.register("{name}", print, settings=Mine)
 """
 
 
 @pytest.mark.parametrize(
     ("name", "section"),
-    [("mine", "mine"), ("train", "kernels.train"), ("text", "kernels.text"), ("loss", "kernels.loss")],
+    [("mine", "mine"), ("train", "backbones.train"), ("text", "backbones.text"), ("loss", "backbones.loss")],
 )
 def test_settings_of_an_entry_are_a_section(tmp_path, name, section):
     """Of the entry's name, or below its kind where that name is taken; registering again keeps the place."""
@@ -111,16 +115,51 @@ def test_settings_of_an_entry_are_a_section(tmp_path, name, section):
         resolve(source, [field])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('setting(2.0, "how sharp", "O", unit="per unit", least=0, best=3.0)', "2.0"), "'sharpness' is not made by"),
+        (("(frozen=True)", ""), "it must be a frozen dataclass"),
+    ],
+)
+def test_settings_that_are_none_are_refused(tmp_path, change, message):
+    code = SETTINGS.format(name="mine")
+    assert change[0] in code
+    (tmp_path / "mine.py").write_text(code.replace(*change))
+    with pytest.raises(UserError, match=f"the settings of the backbone 'mine': .*{message}"):
+        runpy.run_path(str(tmp_path / "mine.py"))
+    assert "mine" not in BACKBONES
+
+
+@pytest.mark.parametrize("kind", ["kernel", "metric", "transform"])
+def test_what_never_sees_the_configuration_has_no_settings(kind):
+    with pytest.raises(UserError, match=f"the {kind} 'mine' cannot have settings"):
+        REGISTRIES[kind].register("mine", object(), settings=MmdSettings)
+    assert "mine" not in REGISTRIES[kind]
+
+
+def test_a_loss_has_its_section_below_losses():
+    LOSSES.register("text", Loss(print, "catalogue"), settings=MmdSettings)
+    assert "losses.text.weight" in specs()
+
+
 def test_a_section_may_hold_fields_and_sections(tmp_path):
     """`experts` has settings of its own, and an expert whose name is taken goes below it."""
-    code = SETTINGS.format(name="text").replace("KERNELS, Kernel, dot", "dot")
-    code = code.replace('KERNELS.register("text", Kernel(dot)', 'EXPERTS.register("train", Mine_()')
-    code = code.replace(
-        "@dataclass",
-        "from pad_jax.models.experts import EXPERTS, Expert\n\nclass Mine_(Expert):\n    key = 500\n\n@dataclass",
+    code = SETTINGS.format(name="train").replace(
+        "models.backbones import BACKBONES", "models.experts import EXPERTS, Expert"
     )
+    code = code.replace('BACKBONES.register("train", print,', 'EXPERTS.register("train", Sharp(),')
+    code = code.replace("@dataclass", "class Sharp(Expert):\n    key = 500\n\n@dataclass")
     (tmp_path / "mine.py").write_text(code)
     runpy.run_path(str(tmp_path / "mine.py"))
     config = resolve(config_dict("demo", recipe="best"))
     assert config.experts.train.sharpness == 3.0
     assert config.experts.supervise == "each"
+
+
+def test_an_expert_without_a_key_is_refused():
+    class Keyless(Expert):
+        pass
+
+    with pytest.raises(UserError, match="the expert 'keyless' has no key: give its class a whole number from 5 on"):
+        EXPERTS.register("keyless", Keyless())

@@ -28,4 +28,6 @@ def line_gate(config, experts):
 
 
 def get_config(job: str = "all"):
-    return config_dict("demo", job, recipe="best", recipes={"best": {"gate": {"kind": "line"}}})
+    config = config_dict("demo", job, recipe="best")
+    config.gate.kind = "line"
+    return config

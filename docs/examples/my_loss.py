@@ -7,7 +7,7 @@ from pad_jax.losses.mean import masked_mean
 from pad_jax.losses.recommendation import LOSSES, Loss
 
 
-def bpr(logits):
+def bpr(logits, config):
     return masked_mean(jax.nn.softplus(logits.negative() - logits.positive()), logits.valid)
 
 
@@ -15,5 +15,4 @@ LOSSES.register("bpr", Loss(bpr, needs="negatives"))
 
 
 def get_config(job: str = "all"):
-    config = config_dict("demo", job, recipe="best", method="sasrec", recipes={"best": {"loss": "bpr"}})
-    return config
+    return config_dict("demo", job, recipe="best", method="sasrec", loss="bpr")

@@ -14,4 +14,6 @@ METRICS.register("RBP", Metric(rank_biased_precision))
 
 
 def get_config(job: str = "all"):
-    return config_dict("demo", job, recipe="best", method="sasrec", recipes={"best": {"train": {"select": "RBP@10"}}})
+    config = config_dict("demo", job, recipe="best", method="sasrec")
+    config.train.select = "RBP@10"
+    return config

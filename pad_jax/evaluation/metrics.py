@@ -24,7 +24,7 @@ class Metric(NamedTuple):
     at_k: bool = True
 
 
-METRICS: Registry[Metric] = Registry("metric")
+METRICS: Registry[Metric] = Registry("metric", configurable=False)
 
 
 def hit_ratio(ranks: Float[np.ndarray, " U"], k: int) -> Float[np.ndarray, " U"]:
@@ -91,5 +91,10 @@ def _metrics(ranks: Float[np.ndarray, " U"], ks: Sequence[int], items: int) -> d
     found: dict[str, Any] = {}
     for name, (value, at_k) in METRICS.items():
         for k in ks if at_k else (items,):
-            found[f"{name}@{k}" if at_k else name] = float(value(ranks, k).mean()) if len(ranks) else None
+            values = np.asarray(value(ranks, k))
+            if values.shape != ranks.shape:
+                raise UserError(
+                    f"the metric {name!r} must give a number for each of {len(ranks)} users, not {values.shape}"
+                )
+            found[f"{name}@{k}" if at_k else name] = float(values.mean()) if len(ranks) else None
     return found | {"users": len(ranks)}

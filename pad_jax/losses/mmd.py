@@ -203,7 +203,7 @@ def exponentials(ratio: Float[Array, "n m"], scales: Sequence[int]) -> Float[Arr
     return total
 
 
-KERNELS: Registry[Kernel] = Registry("kernel", "mmd.kernel")
+KERNELS: Registry[Kernel] = Registry("kernel", "mmd.kernel", configurable=False)
 KERNELS.register(
     "gaussian",
     Kernel(squared_distance, lambda ratio, scales: exponentials(ratio / 2, scales), mean_squared_distance),

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from pad_jax.blocks import in_blocks, rows_that_fit
+from pad_jax.errors import UserError
 from pad_jax.losses.mean import Mean, masked_mean
 from pad_jax.registry import Registry
+from pad_jax.settings import Config
 
 
 class Scored(NamedTuple):
@@ -52,6 +54,7 @@ class Logits:
     drawn_row: Int[Array, " S"]  # where each drawn item stands among the R
     drawn_ids: Int[Array, " S"]
     catalogue: int  # N
+    needs: str  # of the loss, see `Loss`
 
     def positive(self) -> Float[Array, " T"]:
         """Of every position's target."""
@@ -60,11 +63,13 @@ class Logits:
 
     def negative(self) -> Float[Array, " T"]:
         """Of the item drawn against every position's target, with a loss of `needs="negatives"`."""
+        self._check("negative", "negatives")
         own = jnp.sum(self.users * self.items[self.drawn_row], axis=-1)
         return sum((other.pairs(lambda x: x[self.drawn_row]) for other in self.others), own)
 
     def drawn(self) -> Float[Array, "T S"]:
         """Of the S items drawn for the whole step, with a loss of `needs="samples"`."""
+        self._check("drawn", "samples")
         total = self.users @ self.items[self.drawn_row].T
         for other in self.others:
             some = other._replace(items=jax.tree.map(lambda x: x[self.drawn_row], other.items))
@@ -77,6 +82,7 @@ class Logits:
         Column c is item c + 1; `needs="catalogue"`. Logits of some positions stand in memory at a time (see
         `rows_that_fit`), and are computed again for the backward pass.
         """
+        self._check("over_catalogue", "catalogue")
         rows = min(rows_that_fit(len(self.items)), len(self.valid))
         weight = self.valid.astype(self.users.dtype)
 
@@ -86,23 +92,37 @@ class Logits:
             logits = users @ self.items.T
             for other, part in zip(self.others, theirs, strict=True):
                 logits += other.block(part)
-            return total + jnp.vdot(weight, function(logits[:, 1:], jnp.maximum(target - 1, 0))), None
+            values = function(logits[:, 1:], jnp.maximum(target - 1, 0))
+            if values.shape != weight.shape:
+                raise UserError(
+                    f"a loss over the catalogue must give {weight.shape} values, one a row, not {values.shape}"
+                )
+            return total + jnp.vdot(weight, values), None
 
         parts = self.users, tuple(other.users for other in self.others), self.target, weight
         return Mean(jax.lax.scan(add, jnp.zeros((), self.users.dtype), in_blocks(parts, rows))[0], weight.sum())
 
+    def _check(self, asked: str, needs: str) -> None:
+        if self.needs != needs:
+            raise UserError(f"a loss that asks for logits.{asked} must be registered with needs={needs!r}")
+
 
 class Loss(NamedTuple):
-    """A recommendation loss of `Logits`, and which items it needs beside the targets.
+    """A recommendation loss of `Logits` and the configuration, and which items it needs beside the targets.
 
     `negatives` one item for each position, `samples` `train.sampled` items for the whole step, `catalogue` all items.
     """
 
-    value: Callable[[Logits], Mean]
+    value: Callable[[Logits, Config], Mean]
     needs: str
 
 
-LOSSES: Registry[Loss] = Registry("loss", "loss")
+def _known_needs(name: str, loss: Loss, _: Any) -> None:
+    if loss.needs not in ("negatives", "samples", "catalogue"):
+        raise UserError(f"the loss {name!r} needs {loss.needs!r}: it must be negatives, samples or catalogue")
+
+
+LOSSES: Registry[Loss] = Registry("loss", "loss", _known_needs)
 
 
 def binary_cross_entropy(positive: Float[Array, " T"], negative: Float[Array, " T"], valid: Bool[Array, " T"]) -> Mean:
@@ -195,7 +215,7 @@ def sampled_softmax(
     return masked_mean(jax.nn.logsumexp(jnp.column_stack([positive, logits]), axis=1) - positive, valid)
 
 
-def _cross_entropy_of(logits: Logits) -> Mean:
+def _cross_entropy_of(logits: Logits, _: Config) -> Mean:
     if logits.others:
         return logits.over_catalogue(
             lambda x, column: jax.nn.logsumexp(x, axis=1) - jnp.take_along_axis(x, column[:, None], axis=1)[:, 0]
@@ -203,11 +223,11 @@ def _cross_entropy_of(logits: Logits) -> Mean:
     return cross_entropy(logits.users, logits.items, logits.target, logits.valid)
 
 
-def _sampled_softmax_of(logits: Logits) -> Mean:
+def _sampled_softmax_of(logits: Logits, _: Config) -> Mean:
     drawn = logits.positive(), logits.drawn()
     return sampled_softmax(*drawn, logits.target, logits.drawn_ids, logits.catalogue, logits.valid)
 
 
-LOSSES.register("bce", Loss(lambda x: binary_cross_entropy(x.positive(), x.negative(), x.valid), "negatives"))
+LOSSES.register("bce", Loss(lambda x, _: binary_cross_entropy(x.positive(), x.negative(), x.valid), "negatives"))
 LOSSES.register("ce", Loss(_cross_entropy_of, "catalogue"))
 LOSSES.register("sampled_softmax", Loss(_sampled_softmax_of, "samples"))

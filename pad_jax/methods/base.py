@@ -117,6 +117,7 @@ def recommendation_loss(
     if seen.prior is not None:
         joined = jnp.concatenate([joined, jnp.ones((len(joined), 1), joined.dtype)], axis=1)
         vectors = jnp.concatenate([vectors, seen.prior[:, None]], axis=1)
+    loss = LOSSES[config.loss]
     logits = Logits(
         users=joined,
         items=vectors,
@@ -127,8 +128,9 @@ def recommendation_loss(
         drawn_row=seen.drawn_row,
         drawn_ids=seen.drawn_ids,
         catalogue=seen.catalogue,
+        needs=loss.needs,
     )
-    return LOSSES[config.loss].value(logits)
+    return loss.value(logits, config)
 
 
 def fused_loss(scorer: Scorer, config: Config, params: Params, batch: Batch, seen: Forward) -> Mean:

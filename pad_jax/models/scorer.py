@@ -27,6 +27,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from pad_jax.batching.device import DeviceData
 from pad_jax.batching.layout import Layout
 from pad_jax.blocks import map_blocks
+from pad_jax.errors import UserError
 from pad_jax.losses.recommendation import Scored
 from pad_jax.models.experts import EXPERTS, GATE_KEY, Expert, Params
 from pad_jax.models.gate import GATES
@@ -113,7 +114,7 @@ class Scorer:
         for name, rows in looked_up.items():
             rngs = self._rngs(key, EXPERTS[name], 0)
             inputs = self.config, towers.get(name, {}), text, rows, ids, products.get(name), rngs
-            result[name] = EXPERTS[name].items(*inputs)
+            result[name] = self._checked(name, EXPERTS[name].items(*inputs), len(ids))
         return result
 
     def gates(self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]) -> Float[Array, "R K"]:
@@ -121,7 +122,11 @@ class Scorer:
         if len(self.experts) == 1:
             return jnp.ones((len(bucket), 1))
         vectors = tuple(None if EXPERTS[name].own_score else items[name].vector for name in self.experts)
-        return apply(self._gate(), params["gate"], vectors, bucket)
+        weights = apply(self._gate(), params["gate"], vectors, bucket)
+        if weights.shape != (len(bucket), len(self.experts)):
+            expected = [len(bucket), len(self.experts)]
+            raise UserError(f"the gate {self.gate!r} must give weights {expected}, not {list(weights.shape)}")
+        return weights
 
     def gated(self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]) -> Items:
         """The item side of the score, from every expert's vectors and the items' frequency buckets."""
@@ -196,6 +201,18 @@ class Scorer:
         product = text.astype(dtype) @ jnp.concatenate(list(kernels.values()), axis=1).astype(dtype)
         ends = np.cumsum([kernel.shape[1] for kernel in kernels.values()])[:-1]
         return dict(zip(kernels, jnp.split(product, ends, axis=1), strict=True))
+
+    def _checked(self, name: str, items: Any, count: int) -> ItemVectors:
+        """The items that an expert gave. Raises UserError for what cannot be scored."""
+        if not isinstance(items, ItemVectors):
+            raise UserError(f"the expert {name!r} must give ItemVectors, not {type(items).__name__}")
+        if not EXPERTS[name].own_score:
+            expected, found = (count, EXPERTS[name].width(self.config)), jnp.shape(items.vector)
+            if found != expected:
+                raise UserError(
+                    f"the expert {name!r} must give vectors {list(expected)}, not {list(found)}: override its `width`"
+                )
+        return items
 
     def _gate(self) -> nn.Module:
         return GATES[self.gate](self.config, self.experts)

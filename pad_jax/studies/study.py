@@ -204,7 +204,10 @@ def check(config: Config) -> None:
         )
     for name in ("seed", "method"):
         if getattr(config, name) != getattr(Config(config.dataset), name):
-            raise UserError(f"the job {config.job} sets config.{name} itself; set --config.study.seeds or study.only")
+            raise UserError(
+                f"the job {config.job} sets config.{name} itself: leave it out of file and command line, and choose "
+                "with --config.study.seeds and --config.study.only"
+            )
     if config.job == "backbones" and config.backbone != "sasrec":
         raise UserError("the job backbones sets config.backbone itself; set --config.study.only")
     if config.job == "analyse" and config.study.only:

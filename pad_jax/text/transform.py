@@ -48,7 +48,7 @@ def fit(rows: Float[np.ndarray, "N E"], kind: str, width: int) -> Transform:
     return Transform(kind, TRANSFORMS[kind].fit(rows, width))
 
 
-TRANSFORMS: Registry[TextTransform] = Registry("transform", "text.transform")
+TRANSFORMS: Registry[TextTransform] = Registry("transform", "text.transform", configurable=False)
 
 
 def _mean(rows: Float[np.ndarray, "N E"]) -> Float[np.ndarray, " E"]:

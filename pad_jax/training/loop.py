@@ -173,9 +173,11 @@ def train(
             "best": value if better else status["best"],
             "seconds": time.monotonic() - started,
         }
+        select = config.train.select
+        chosen = "" if phase.by_loss or select in ("HR@10", "nDCG@10") else f", {select} {result[select]:.4f}"
         say(
             f"{phase.name} epoch {epoch}: loss {losses['loss']:.4f}, "
-            f"valid HR@10 {100 * result['HR@10']:.2f} %, nDCG@10 {100 * result['nDCG@10']:.2f} %"
+            f"valid HR@10 {100 * result['HR@10']:.2f} %, nDCG@10 {100 * result['nDCG@10']:.2f} %{chosen}"
             f"{' *' if better else ''}, {status['seconds']:.0f} s"
         )
         if parallel.is_main():

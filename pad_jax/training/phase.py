@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from pad_jax.batching.batch import Batch
 from pad_jax.batching.device import DeviceData
+from pad_jax.errors import UserError
 from pad_jax.losses.mean import Mean
 from pad_jax.models.experts import EXPERTS
 from pad_jax.models.scorer import Params, Scorer
@@ -83,7 +84,13 @@ class Phase:
     each_epoch: "EachEpoch | None" = None  # what the data of an epoch are, from those of the run and all parameters
 
     def limits(self, config: Config) -> Limits:
-        """Its learning rate and its budget."""
+        """Its learning rate and its budget. Raises UserError where the configuration has none for it."""
+        for name in {*(self.budget or (self.name,)), self.rate or self.name}:
+            if not hasattr(config, name):
+                raise UserError(
+                    f"the phase {self.name!r} has no section config.{name} with its budget: name the phase pretrain, "
+                    f'align or finetune, or SECTIONS.register("{name}", PretrainSettings)'
+                )
         parts = [getattr(config, name) for name in self.budget or (self.name,)]
         rate = getattr(config, self.rate or self.name).learning_rate
         return Limits(sum(part.epochs for part in parts), rate, sum(part.minutes for part in parts))

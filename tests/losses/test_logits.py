@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pad_jax.losses.recommendation import LOSSES, Logits, Scored, cross_entropy
+from pad_jax.errors import UserError
+from pad_jax.losses.recommendation import LOSSES, Logits, Loss, Scored, cross_entropy
+from tests.support.data import small_config
 
 T, N = 24, 40
 
@@ -30,10 +32,10 @@ def squares(users, items):
     return -((users["x"][:, None] - items["x"][None]) ** 2).sum(axis=-1)
 
 
-def logits(parts, with_own=True):
+def logits(parts, needs, with_own=True):
     users, items, (own_users, own_items, gate), target, valid, drawn = parts
     others = (Scored(squares, {"x": own_users}, {"x": own_items}, gate),) if with_own else ()
-    return Logits(users, items, others, target, valid, lambda x: x[target], drawn, drawn, N)
+    return Logits(users, items, others, target, valid, lambda x: x[target], drawn, drawn, N, needs)
 
 
 def by_hand(parts, with_own=True):
@@ -46,12 +48,13 @@ def by_hand(parts, with_own=True):
 
 @pytest.mark.parametrize("with_own", [False, True])
 def test_every_way_to_ask_gives_the_same_logits(parts, with_own):
-    found, whole = logits(parts, with_own), by_hand(parts, with_own)
+    drawn_one, drawn_all, everything = (logits(parts, n, with_own) for n in ("negatives", "samples", "catalogue"))
+    whole = by_hand(parts, with_own)
     target, drawn = np.asarray(parts[3]), np.asarray(parts[5])
-    np.testing.assert_allclose(found.positive(), whole[np.arange(T), target], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found.negative(), whole[np.arange(T), drawn], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found.drawn(), whole[:, drawn], rtol=1e-5, atol=1e-5)
-    picked = found.over_catalogue(lambda x, column: jnp.take_along_axis(x, column[:, None], axis=1)[:, 0])
+    np.testing.assert_allclose(drawn_one.positive(), whole[np.arange(T), target], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(drawn_one.negative(), whole[np.arange(T), drawn], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(drawn_all.drawn(), whole[:, drawn], rtol=1e-5, atol=1e-5)
+    picked = everything.over_catalogue(lambda x, column: jnp.take_along_axis(x, column[:, None], axis=1)[:, 0])
     own = whole[np.arange(T), target][np.asarray(parts[4])]
     np.testing.assert_allclose(picked.value, own.mean(), rtol=1e-4, atol=1e-5)
 
@@ -61,7 +64,7 @@ def test_a_loss_over_the_catalogue_is_the_cross_entropy(parts):
     users, items, _, target, valid, _ = parts
 
     def general(users, items):
-        found = logits((users, items, *parts[2:]), with_own=False)
+        found = logits((users, items, *parts[2:]), "catalogue", with_own=False)
         return found.over_catalogue(
             lambda x, column: jax.nn.logsumexp(x, axis=1) - jnp.take_along_axis(x, column[:, None], axis=1)[:, 0]
         ).value
@@ -87,10 +90,12 @@ def test_losses_of_a_score_that_is_no_inner_product(parts, loss):
         raised = whole[:, drawn] + np.log((N - 1) / T)
         raised[drawn[None] == target[:, None]] = -np.inf
         values = np.log(np.exp(raised).sum(axis=1) + np.exp(whole[rows, target])) - whole[rows, target]
-    np.testing.assert_allclose(LOSSES[loss].value(logits(parts)).value, values[valid].mean(), rtol=1e-4)
+    np.testing.assert_allclose(
+        LOSSES[loss].value(logits(parts, LOSSES[loss].needs), small_config()).value, values[valid].mean(), rtol=1e-4
+    )
 
     def of(own):
-        return LOSSES[loss].value(logits((*parts[:2], own, *parts[3:]))).value
+        return LOSSES[loss].value(logits((*parts[:2], own, *parts[3:]), LOSSES[loss].needs), small_config()).value
 
     gradients = jax.grad(of)(parts[2])
     for leaf, gradient in enumerate(gradients):
@@ -98,3 +103,16 @@ def test_losses_of_a_score_that_is_no_inner_product(parts, loss):
         moved = [[x + step * direction if n == leaf else x for n, x in enumerate(parts[2])] for step in (1e-2, -1e-2)]
         slope = (of(tuple(moved[0])) - of(tuple(moved[1]))) / 2e-2
         np.testing.assert_allclose(jnp.vdot(gradient, direction), slope, rtol=2e-2, atol=2e-3)
+
+
+def test_what_was_not_drawn_cannot_be_asked_for(parts):
+    with pytest.raises(UserError, match=r"logits\.over_catalogue must be registered with needs='catalogue'"):
+        logits(parts, "negatives").over_catalogue(lambda x, column: x[:, 0])
+    with pytest.raises(UserError, match=r"logits\.negative must be registered with needs='negatives'"):
+        logits(parts, "catalogue").negative()
+    with pytest.raises(UserError, match=r"logits\.drawn must be registered with needs='samples'"):
+        logits(parts, "negatives").drawn()
+    with pytest.raises(UserError, match=r"must give \(24,\) values, one a row, not \(\)"):
+        logits(parts, "catalogue").over_catalogue(lambda x, column: x.sum())
+    with pytest.raises(UserError, match="the loss 'mine' needs 'all': it must be negatives, samples or catalogue"):
+        LOSSES.register("mine", Loss(lambda logits, config: None, "all"))
