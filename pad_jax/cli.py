@@ -52,7 +52,7 @@ def parse(argv: list[str]) -> Arguments:
     """Parses `argv` (program name first). Raises UserError for anything that absl or the config file refuses."""
     name, path, argv = _with_paths(argv)
     folder = str(path.parent.resolve())
-    if folder not in sys.path:
+    if folder not in sys.path and path not in bundled().values():
         sys.path.append(folder)  # a config file may import those beside it
     values = flags.FlagValues()
     try:
