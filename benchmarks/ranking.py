@@ -100,7 +100,7 @@ def evaluation(report: Report, rounds: int) -> None:
     theirs.peer.train = False
     split = dataset.split("test", config.data.length)
     rank, params = ranker(ours.scorer, config.eval.batch), ours.state.params
-    inputs, target, history = (theirs.tensor(x).long() for x in split)
+    inputs, target, history = (theirs.tensor(x).long() for x in (split.inputs, split.target, split.history))
 
     def peer() -> np.ndarray:
         gated, vectors = theirs.peer.catalogue()
