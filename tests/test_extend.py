@@ -215,6 +215,7 @@ def test_two_experts_with_one_key_are_refused():
             EXPERTS.register("other", Other())
 
 
+@pytest.mark.slow
 def test_what_a_model_needs_and_nobody_registered_is_named(example, tmp_path):
     workdir = example("my_codes", "pretrain")
     with restored():

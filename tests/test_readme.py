@@ -40,6 +40,7 @@ def test_an_own_kernel(small, tmp_path, capsys):
     assert '"mmd"' in metrics
 
 
+@pytest.mark.slow
 def test_an_own_transform(small, tmp_path, capsys):
     (tmp_path / "my_transform.py").write_text(example("extend.md", "my_transform"))
     flags = ["--config.method=morec", "--config.loss=ce"]

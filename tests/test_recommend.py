@@ -25,6 +25,7 @@ def recommended(config, workdir, **fields):
     return pl.read_parquet(path)
 
 
+@pytest.mark.slow
 def test_the_job_writes_lists_of_all_users(trained, dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("pad_jax.recommend._USERS", 10)
     config, workdir = trained
@@ -44,6 +45,7 @@ def test_the_job_writes_lists_of_all_users(trained, dataset, tmp_path, monkeypat
     assert set(rows[0]["items"][0]) == {"item", "title", "score", "expert"}
 
 
+@pytest.mark.slow
 def test_the_job_reads_histories_and_new_items(trained, dataset, text, tmp_path, capsys):
     config, workdir = trained
     lines = [{"user": "a", "history": ["i1", "x", "i2"]}, {"user": "b", "history": ["x"]}, {"user": "c", "history": []}]
@@ -64,6 +66,7 @@ def test_the_job_reads_histories_and_new_items(trained, dataset, text, tmp_path,
     np.testing.assert_array_equal(frame["item"].to_numpy()[:30], model.recommend([["i1", "i2"]], k=30).items[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -82,6 +85,7 @@ def test_histories_that_are_none(trained, tmp_path, line, message):
     assert not list(trained[1].glob("*recommendations*"))
 
 
+@pytest.mark.slow
 def test_the_job_refuses_in_one_line(trained, tmp_path):
     config, workdir = trained
     for fields, message in (

@@ -236,6 +236,7 @@ def test_sasrec_needs_neither_torch_nor_text(world, make_config, tmp_path, monke
         run(make_config("paper", **world), tmp_path / "pad")
 
 
+@pytest.mark.slow
 @SHARED
 def test_a_workdir_of_another_configuration_is_refused(world, make_config, workdir_of, tmp_path):
     workdir_of("w", make_config("paper", method="sasrec", **world), "pretrain")

@@ -25,6 +25,7 @@ def test_loading_needs_neither_data_nor_torch(trained, monkeypatch, tmp_path):
     assert done.stdout.count("'i") == 3
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_there_or_damaged(trained, tmp_path):
     with pytest.raises(UserError, match="is missing: train the last phase"):
         pad_jax.load(tmp_path / "nowhere")
