@@ -16,7 +16,7 @@ from pad_jax.data.files import first_line
 from pad_jax.data.readers import READERS, reader_name
 from pad_jax.data.tables import BROKEN
 from pad_jax.errors import UserError
-from pad_jax.settings import Config, as_dict
+from pad_jax.settings import Config, as_dict, dotted
 
 ROOT = Path("runs")
 #: Fields of `config.data` that do not change what is read.
@@ -49,10 +49,7 @@ def _key(config: Config, files: Iterable[Path]) -> str:
     entry = READERS.entry(reader)
     for code in (*(Path(__file__).with_name(f"{name}.py") for name in _SHARED), Path(entry.source)):
         digest.update(code.read_bytes() if code.is_file() else b"")  # a notebook is not a file
-    own = dict(as_dict(config))
-    for part in filter(None, entry.section.split(".")):
-        own = own[part]
-    own = own if entry.section else {}
+    own = {name: value for name, value in dotted(as_dict(config)).items() if name.startswith(f"{entry.section}.")}
     settings = {k: v for k, v in dataclasses.asdict(config.data).items() if k not in _ELSEWHERE}
     digest.update(json.dumps([config.dataset, reader, settings, own], default=str).encode())
     for path in files:

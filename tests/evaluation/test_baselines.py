@@ -78,7 +78,7 @@ def encoded_once(data, settings) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_prime_pantry_scorers_without_learning(pantry_config):
+def test_prime_pantry_baselines(pantry_config):
     data = pantry.load(pantry_config)
     text = None
     if encode.available():
