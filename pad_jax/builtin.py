@@ -8,6 +8,7 @@ import pad_jax.data.demo
 import pad_jax.data.mind
 import pad_jax.data.pantry
 import pad_jax.data.table
+import pad_jax.evaluation.lists
 import pad_jax.evaluation.metrics
 import pad_jax.losses.contrastive
 import pad_jax.losses.mmd

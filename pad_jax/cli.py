@@ -14,9 +14,7 @@ from ml_collections import config_flags
 from pad_jax.config import explain, resolve
 from pad_jax.errors import UserError
 from pad_jax.registry import REGISTRIES
-from pad_jax.settings import RECIPES, Config
-from pad_jax.studies import STUDIES
-from pad_jax.workdir.identity import run_name
+from pad_jax.settings import RECIPES, Config, aliases
 
 JOBS = {
     "all": "every phase of the method, evaluation, table; makes what is missing (default)",
@@ -34,11 +32,12 @@ JOBS = {
 
 class Arguments(NamedTuple):
     config: Config
-    workdir: Path
+    workdir: Path | None  # None: the one that belongs to the configuration
+    given: frozenset[str]  # fields that the command line set
     coordinator: str
     processes: int
     process: int
-    command: Callable[[str], str]  # job -> the command line that does it with the same settings
+    command: Callable[[str, Path | None], str]  # job, workdir -> the command line that does it with the same settings
 
 
 def bundled() -> dict[str, Path]:
@@ -77,26 +76,22 @@ def parse(argv: list[str]) -> Arguments:
         config = resolve(source, overrides)
     except (AttributeError, flags.Error, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:
         raise UserError(_where(error, path) + _one_line(error)) from error
-    workdir = Path(values["workdir"].value or default_workdir(config))
-    given: list[Any] = [values[name].value for name in ("coordinator", "processes", "process")]
-    coordinator, processes, process = given
+    workdir = Path(str(values["workdir"].value)) if values["workdir"].value else None
+    several: list[Any] = [values[name].value for name in ("coordinator", "processes", "process")]
+    coordinator, processes, process = several
     if not 0 <= process < processes or (processes > 1) != bool(coordinator):
         raise UserError(
             f"--coordinator={coordinator} --processes={processes} --process={process}: several processes need "
             "--coordinator=host:port, the same --processes, and each its own --process from 0"
         )
 
-    def command(job: str) -> str:
+    def command(job: str, workdir: Path | None) -> str:
         settings = [f"--config.{field}={value}" for field, value in overrides.items()]
-        return f"{_program(argv[0])} " + shlex.join([f"--config={name}:{job}", *settings, f"--workdir={workdir}"])
+        place = [f"--workdir={workdir}"] if workdir else []
+        return f"{_program(argv[0])} " + shlex.join([f"--config={name}:{job}", *settings, *place])
 
-    return Arguments(config, workdir, coordinator, processes, process, command)
-
-
-def default_workdir(config: Config) -> str:
-    """runs/<dataset>, and for a run of one method the folder that belongs to it there."""
-    folder = f"runs/{config.dataset}"
-    return folder if config.job in STUDIES else f"{folder}/{run_name(config)}"
+    given = frozenset(aliases().get(field, field) for field in overrides)
+    return Arguments(config, workdir, given, coordinator, processes, process, command)
 
 
 def usage(program: str) -> str:
@@ -108,7 +103,8 @@ def usage(program: str) -> str:
         "--config=FILE:JOB": f"a file with get_config(job), or one of {', '.join(bundled())}; default demo",
         "--config.FIELD=VALUE": "any other field, e.g. --config.mmd.kernel=laplacian --config.model.width=64",
         "--explain=FIELD": "what is known of a field, of a section, or with `all` of every field",
-        "--workdir=DIR": "where results go; default runs/<dataset>/<choices>",
+        "--workdir=DIR": "where results go; default runs/<dataset>/<choices>, with a hash where that is taken by "
+        "other settings; recommend and evaluate take their settings from it",
         "--coordinator=HOST:PORT": "of process 0, where several processes train together",
         "--processes=N, --process=I": "how many they are, and which this one is, from 0",
     }

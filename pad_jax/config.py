@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import pad_jax.builtin  # noqa: F401 (registers)
+from pad_jax.data.readers import READERS
 from pad_jax.errors import UserError
 from pad_jax.registry import SECTIONS
 from pad_jax.settings import (
@@ -96,7 +97,8 @@ def _section(config: ConfigDict, name: str) -> ConfigDict:
 
 
 def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Config:
-    """The frozen Config: defaults, then the recipe, then what was assigned to fields, whatever the value.
+    """The frozen Config: defaults, then the reader's, then the recipe, then what was assigned to fields, whatever the
+    value.
 
     `given` are dotted names that were set elsewhere, as by the command line. Raises UserError for a value outside its
     choices or bounds.
@@ -109,7 +111,9 @@ def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Config:
     renamed = aliases()
     kept = {name: value for name, value in dotted(values).items() if name not in renamed}
     set_by_hand = {renamed.get(name, name) for name in given}
-    filled = {name: v for name, v in dotted(recipes[values["recipe"]]).items() if name not in set_by_hand}
+    reader = kept["data.reader"] or kept["dataset"]
+    filled = {**(READERS[reader].defaults if reader in READERS else {}), **dotted(recipes[values["recipe"]])}
+    filled = {name: value for name, value in filled.items() if name not in set_by_hand}
     tree: dict[str, Any] = {}
     for name, value in (kept | filled).items():
         put(tree, name, value)
@@ -142,9 +146,14 @@ def _explained(name: str) -> str:
         "choices": ", ".join(spec.names()),
         "source": _source(spec.source),
         "recipes": ", ".join(f"{recipe} {value!r}" for recipe, value in spec.recipes.items()),
+        "readers": _by_reader(name),
         "earlier name": spec.was,
     }
     return "\n".join([*lines, *(f"  {title}: {text}" for title, text in facts.items() if text)])
+
+
+def _by_reader(name: str) -> str:
+    return ", ".join(f"{n} {r.defaults[name]!r}" for n, r in READERS.items() if name in r.defaults)
 
 
 _SOURCES = {
@@ -171,11 +180,13 @@ def _all_fields() -> str:
     lines += ["", "This page was made by `python main.py --explain=all`."]
     for section, names in sections.items():
         lines += ["", f"## {section or 'Choices'}", ""]
-        lines += ["| field | default | what it is | bounds, choices | source | recipes |", "| --- " * 6 + "|"]
+        lines += ["| field | default | what it is | bounds, choices | source | recipes, readers |", "| --- " * 6 + "|"]
         for name in names:
             _, default, spec = specs()[name]
             limits = "; ".join(filter(None, [spec.bounds(), ", ".join(f"`{c}`" for c in spec.names())]))
             recipes = ", ".join(f"{recipe} `{value!r}`" for recipe, value in spec.recipes.items())
+            if own := _by_reader(name):
+                recipes = f"{recipes}; reader {own}".removeprefix("; ")
             about = spec.about + (f" ({spec.unit})" if spec.unit else "")
             cells = [f"`{name}`", f"`{default!r}`", about, limits, _source(spec.source), recipes]
             lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |")

@@ -1,5 +1,6 @@
 """A method on a dataset in a workdir: what it works on, and what can be done with it."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -8,53 +9,82 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from pad_jax import parallel
 from pad_jax.atomic import write_atomically
 from pad_jax.batching.device import DeviceData, device_data
 from pad_jax.console import say
 from pad_jax.data import readers
-from pad_jax.data.dataset import SPLITS, Dataset, Split, frequency_buckets
+from pad_jax.data.dataset import SPLITS, Dataset, Split
 from pad_jax.errors import UserError
 from pad_jax.evaluation.baselines import BASELINES, baseline_ranks
+from pad_jax.evaluation.lists import Lists
 from pad_jax.evaluation.metrics import summarize
-from pad_jax.evaluation.ranking import ranker
+from pad_jax.evaluation.ranking import lister, ranker
 from pad_jax.methods.registry import METHODS, method_of
 from pad_jax.models.experts import EXPERTS
 from pad_jax.models.scorer import Scorer
 from pad_jax.report import table
-from pad_jax.serving.artifact import Artifact, Text, is_of
-from pad_jax.settings import Config
+from pad_jax.serving import Recommender, load
+from pad_jax.serving.artifact import Artifact, Text, identity_of
+from pad_jax.settings import Config, as_before, canonical, check_choice, dotted
 from pad_jax.text.source import TextSource
 from pad_jax.training import loop
 from pad_jax.training.checkpoint import Checkpoints
 from pad_jax.training.parameters import split, start
-from pad_jax.training.phase import Phase
+from pad_jax.training.phase import Method, Phase
 from pad_jax.training.step import merge
-from pad_jax.workdir.identity import Workdir, rules_of
+from pad_jax.workdir.identity import Workdir, changes_results, home, place_of, read_config, rules_of, run_name
+from pad_jax.workdir.results import read_results
 
 
 class Run:
-    """Everything is read when first needed. `command` tells the user how a job is run."""
+    """Everything is read when first needed.
 
-    def __init__(self, config: Config, workdir: Path, command: Callable[[str], str]):
-        self.config, self.command, self._path = config, command, workdir
-        self.rules = rules_of(workdir) or METHODS.entry(config.method).rules
-        self.method = method_of(config, self.rules)
+    Without a `workdir` it is the one of the dataset and the configuration. `command` tells the user how a job is run.
+    """
+
+    def __init__(self, config: Config, workdir: Path | None, command: Callable[[str, Path | None], str]):
+        self._config, self._command, self._path = config, command, workdir
+
+    @cached_property
+    def config(self) -> Config:
+        """With what is chosen from the data."""
+        return self._config if self._config.data.length else readers.settled(self._config, self.dataset)
+
+    @cached_property
+    def path(self) -> Path:
+        """Of the workdir."""
+        return self._path or place_of(home(self._config) / run_name(self._config), self.config)
+
+    @cached_property
+    def rules(self) -> int:
+        return rules_of(self.path) or METHODS.entry(self._config.method).rules
+
+    @cached_property
+    def method(self) -> Method:
+        return method_of(self.config, self.rules)
+
+    def command(self, job: str) -> str:
+        """The command line of a job with this workdir."""
+        return self._command(job, self.path)
 
     @cached_property
     def workdir(self) -> Workdir:
         table = self.text.table if self.method.reads_text else None
-        return Workdir(self._path, self.config, self.dataset.fingerprint, table and table.sha256, self.rules)
+        return Workdir(self.path, self.config, self.dataset.fingerprint, table and table.sha256, self.rules)
 
     @cached_property
     def dataset(self) -> Dataset:
         started = time.monotonic()
-        data = readers.load(self.config)
+        data = readers.load(self._config)
         say(
             f"{data.name}: {data.users:,} users, {data.items:,} items, {len(data.events):,} events "
             f"({time.monotonic() - started:.1f} s)" + (f"; {data.note}" if data.note else "")
         )
+        if data.account:
+            say(f"{data.name}: {data.account}")
         return data
 
     @cached_property
@@ -74,10 +104,14 @@ class Run:
     def splits(self) -> dict[str, Split]:
         return {name: self.dataset.split(name, self.config.data.length) for name in SPLITS}
 
-    def metrics(self, ranks: np.ndarray, name: str) -> dict[str, Any]:
-        target, counts, buckets = self.splits[name].target, self.dataset.counts, self.config.data.buckets
-        bucket, _ = frequency_buckets(counts, buckets)
-        return summarize(ranks, counts[target], bucket[target], self.config.eval.ks, buckets, self.dataset.items)
+    def metrics(self, ranks: np.ndarray, name: str, listed: Int[np.ndarray, "S k"] | None = None) -> dict[str, Any]:
+        """Of a split, with the ranks of its targets and, where they were made, the lists of its users."""
+        split, counts = self.splits[name], self.dataset.counts
+        lists = None
+        if listed is not None:
+            rows = self.text.table.rows if self.text.table else None
+            lists = Lists(listed, counts, split.targets, rows)
+        return summarize(self.config, ranks, split.target, counts, lists)
 
     def prepare(self) -> None:
         """Reads the dataset and says what is in it."""
@@ -111,7 +145,7 @@ class Run:
         sizes = {part: sum(x.size for x in jax.tree.leaves(tree)) for part, tree in merge(params, frozen).items()}
         sizes.pop("critics", None)  # no part of what is ranked with
         best, summary = loop.train(self.config, phase, scorer, params, frozen, self.data, evaluate, directory)
-        self.record(phase, rank, best, summary | {"parameters": sum(sizes.values())})
+        self.record(phase, best, summary | {"parameters": sum(sizes.values())})
 
     def initial(self, phase: Phase) -> tuple[Scorer, dict[str, Any], dict[str, Any]]:
         """The scorer of a phase, and the parameters it starts with: trained and kept."""
@@ -136,36 +170,87 @@ class Run:
         checkpoints.close()
         return merge(params, frozen)
 
-    def record(self, phase: Phase, rank: Callable, params: dict[str, Any], summary: dict[str, Any]) -> None:
-        """Ranks both splits and writes results and ranks."""
-        ranks = {name: rank(params, self.data, part) for name, part in self.splits.items()}
+    def record(self, phase: Phase, params: dict[str, Any], summary: dict[str, Any]) -> None:
+        """Ranks both splits, lists for them, and writes results and ranks."""
+        config = self.config
+        both = lister(phase.scorer(config), config.eval.batch, min(max(config.eval.ks), self.dataset.items))
+        ranks, metrics = {}, {}
+        for name, part in self.splits.items():
+            ranks[name], listed = both(params, self.data, part, list(self.splits.values()))
+            metrics[name] = self.metrics(ranks[name], name, listed)
         results = self.workdir.results
-        metrics = {name: self.metrics(ranks[name], name) for name in ranks}
         results["phases"][phase.name] = metrics | summary
-        last = [p.name for p in self.method.phases if p.name in results["phases"]][-1]
-        results |= {name: results["phases"][last][name] for name in metrics}
+        done = [p for p in self.method.phases if p.name in results["phases"]]
+        results |= {name: results["phases"][done[-1].name][name] for name in metrics}
+        results |= {"served": self.to_serve(done).name, "until": self.dataset.until}
         self.workdir.write({f"{name}/{phase.name}": ranks[name] for name in ranks})
 
-    def export(self) -> None:
-        """What `pad_jax.load` reads, once the last phase is finished, unless it is there already.
+    def to_serve(self, phases: Sequence[Phase]) -> Phase:
+        """Which of finished phases `eval.serve` means; of equally good ones the later."""
+        finished, select, serve = self.workdir.results["phases"], self.config.train.select, self.config.eval.serve
+        check_choice("eval.serve", serve, ["best", "last", *(phase.name for phase in self.method.phases)])
+        if serve != "best":
+            return next((phase for phase in phases if phase.name == serve), phases[-1])
+        judged = [phase for phase in phases if not phase.by_loss] or phases
+        return max(reversed(judged), key=lambda phase: finished[phase.name]["valid"][select])
 
-        Raises UserError before that.
-        """
-        phase, folder = self.method.phases[-1], self.workdir.path / "model"
-        if phase.name not in self.workdir.results["phases"]:
-            raise UserError(f"{self.workdir.path} holds no trained model; train it with: {self.command('all')}")
-        identity = self.workdir.identity | {"best_epoch": self.workdir.results["phases"][phase.name]["best_epoch"]}
-        same = is_of(folder, identity)
+    @property
+    def is_finished(self) -> bool:
+        """Whether its last phase is."""
+        return self.method.phases[-1].name in self.workdir.results["phases"]
+
+    @property
+    def served(self) -> Phase:
+        """The phase that `model/` is of. Raises UserError before the last one is finished."""
+        results, last = read_results(self.path), self.method.phases[-1]
+        if last.name not in results.get("phases", ()):
+            raise UserError(f"{self.path} holds no trained model; train it with: {self.command('all')}")
+        name = results.get("served", last.name)  # earlier versions served the last
+        return next(phase for phase in self.method.phases if phase.name == name)
+
+    def export(self) -> None:
+        """What `pad_jax.load` reads: the phase that is best on validation, unless it is there already."""
+        phase, folder, last = self.served, self.path / "model", self.method.phases[-1]
+        finished, select = self.workdir.results["phases"], self.config.train.select
+        if phase is not last and self.config.eval.serve == "best":
+            better, worse = (f"{p.name} ({100 * finished[p.name]['valid'][select]:.2f} %)" for p in (phase, last))
+            say(f"served: {better}, which is above {worse} in {select} on validation")
+        _ = self.workdir  # refuses other data
+        identity = self.model_identity()
+        same = self.is_model(identity)
         parallel.wait("model")  # all processes have looked before one writes
         if same:
             return
         text = Text()
-        if self.method.reads_text:
+        if phase.reads_text:
             table = self.text.table
             assert table is not None
             text = Text(table.rows.shape[1], table.manifest, self.text.transform)
         names = self.dataset.item_ids, self.dataset.titles
         Artifact.of(phase.scorer(self.config), self.best(phase), self.data, *names, text).save(folder, identity)
+
+    def model_identity(self) -> dict[str, Any]:
+        """What `model/` is to be of, as the workdir has it."""
+        phase = self.served
+        best = read_results(self.path)["phases"][phase.name]["best_epoch"]
+        return self._what_matters(read_config(self.path) | {"best_epoch": best, "phase": phase.name})
+
+    def is_model(self, identity: dict[str, Any]) -> bool:
+        """Whether `model/` is of this identity."""
+        found = identity_of(self.path / "model")
+        return found is not None and self._what_matters(found) == identity
+
+    def _what_matters(self, identity: dict[str, Any]) -> dict[str, Any]:
+        config = as_before() | dotted(canonical(identity["config"]))
+        last = {"phase": self.method.phases[-1].name, "rules": 1}  # of models that earlier versions made
+        found = last | identity | {"config": {n: v for n, v in sorted(config.items()) if changes_results(n)}}
+        return json.loads(json.dumps(found))
+
+    def model(self) -> Recommender:
+        """The model that `load` gives; where it is missing or another one, it is made first, which needs the data."""
+        if not self.is_model(self.model_identity()):
+            self.export()
+        return load(self.path)
 
     def evaluate(self) -> None:
         """Ranks again with the best checkpoint of every finished phase."""
@@ -177,7 +262,7 @@ class Run:
         self.baselines()
         for phase in done:
             summary = {k: v for k, v in results["phases"][phase.name].items() if k not in self.splits}
-            self.record(phase, ranker(phase.scorer(self.config), self.config.eval.batch), self.best(phase), summary)
+            self.record(phase, self.best(phase), summary)
 
     def baselines(self) -> None:
         """The baselines that hardly learn: once in a workdir, again when there is another text table."""

@@ -1,10 +1,15 @@
-"""The job `recommend`: top-k lists for all users or for histories in a file, to Parquet or JSON lines."""
+"""The job `recommend`: top-k lists for all users of today's data or for histories in a file, to Parquet or JSON lines.
+
+It works with what a workdir has learned and with data as they are now: of events, those of items that the model knows
+by id; of items that training never saw, those that it can know by text.
+"""
 
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,16 +17,19 @@ from polars.io.plugins import register_io_source
 
 from pad_jax import parallel
 from pad_jax.console import Task, progress, say
-from pad_jax.data.dataset import Dataset
 from pad_jax.data.files import first_line
+from pad_jax.data.readers import READERS, reader_name
 from pad_jax.data.table import read_catalogue
 from pad_jax.errors import UserError
 from pad_jax.pipeline import Run
 from pad_jax.registry import SECTIONS
-from pad_jax.serving import Recommender, load
+from pad_jax.serving import Recommender
+from pad_jax.serving.recommender import FALLBACK
 from pad_jax.settings import setting
 from pad_jax.text import encode as text_encode
+from pad_jax.text.source import table_path
 from pad_jax.text.table import check_settings, read_own
+from pad_jax.workdir.results import read_results
 
 SCHEMA = {
     "user": pl.String,
@@ -40,8 +48,8 @@ class RecommendSettings:
     """The job `recommend`."""
 
     k: int = setting(10, "items of a list")
-    histories: str = setting("", 'JSON lines {"user", "history"}; empty: all users of the dataset')
-    catalogue: str = setting("", "file of items, some of which training never saw; columns as in `table`")
+    histories: str = setting("", 'JSON lines {"user", "history"}; empty: all users of the data as they are today')
+    catalogue: str = setting("", "file of items, some of which training never saw; empty: that of `table`")
     vectors: str = setting("", "own text vectors of that catalogue, .npy or safetensors; empty: they are encoded")
     output: str = setting("", ".parquet or .jsonl; empty: <workdir>/recommendations.parquet")
     exclude_history: bool = setting(True, "leave items of the history out of the list")
@@ -50,30 +58,30 @@ class RecommendSettings:
 SECTIONS.register("recommend", RecommendSettings)
 
 
-def recommend(run: Run) -> None:
-    """Writes the lists of every user: `.parquet` with a row for each item, `.jsonl` with a line for each user."""
+def recommend(run: Run) -> dict[str, Any]:
+    """Writes the lists of every user: `.parquet` with a row for each item, `.jsonl` with a line for each user.
+
+    Returns the results of the run.
+    """
     config = run.config.recommend
     if parallel.processes() > 1:
         raise UserError("the job recommend is work for one process: leave --processes out")
-    path = Path(config.output) if config.output else run.workdir.path / "recommendations.parquet"
+    path = Path(config.output) if config.output else run.path / "recommendations.parquet"
     if path.suffix not in (".parquet", ".jsonl"):
         raise UserError(f"config.recommend.output={path} must end in .parquet or .jsonl")
-    run.export()
-    model = load(run.workdir.path)
-    if config.catalogue:
-        model = with_new_items(model, run)
-    if not config.histories:
-        say(f"histories are of the dataset: the latest {run.config.data.keep} events of each user (config.data.keep)")
-    histories = read_histories(Path(config.histories)) if config.histories else of_dataset(run.dataset)
+    model = with_new_items(run.model(), run)
+    histories = read_histories(Path(config.histories)) if config.histories else of_today(run)
     known = set(model.item_ids)
     users = [(user, [item for item in items if item in known]) for user, items in histories]
     unknown = sum(len(h) for _, h in histories) - sum(len(h) for _, h in users)
     if unknown:
         say(f"{unknown:,} events of items that the model does not know are left out")
     silent = sum(not history for _, history in users)
-    if silent:
-        say(f"{silent:,} users without a known event get no list")
-    users = [user for user in users if user[1]]
+    if silent and model.artifact.counts is None:
+        say(f"{silent:,} users without a known event get no list: the model was made by an earlier version")
+        users = [user for user in users if user[1]]
+    elif silent:
+        say(f"{silent:,} users without a known event get what is popular (expert {FALLBACK})")
     if not users:
         raise UserError(f"{config.histories or run.config.dataset}: no user has an event that the model knows")
     if not 1 <= config.k <= len(model.item_ids):
@@ -94,25 +102,26 @@ def recommend(run: Run) -> None:
     finally:
         partial.unlink(missing_ok=True)
     say(f"lists of {len(users):,} users, {config.k} items each: {path}")
+    return read_results(run.path)
 
 
 def lists(model: Recommender, users: list[History], k: int, exclude: bool, bar: Task) -> Iterator[pl.DataFrame]:
     """The lists as rows of `SCHEMA`, some users at a time."""
     for begin in range(0, len(users), _USERS):
         part = users[begin : begin + _USERS]
-        found = model.recommend([history for _, history in part], k, exclude)
+        silent = np.array([not history for _, history in part])
+        listed = model.recommend([history for _, history in part if history], k, exclude)
+        popular = model.popular(k) if silent.any() else listed
+        columns = []
+        for some, usual in zip(listed, popular, strict=True):
+            column = np.empty((len(part), k), usual.dtype)
+            column[~silent], column[silent] = some.reshape(-1, k), usual[:1]
+            columns.append(column.reshape(-1))
         count = len(part)
-        frame = pl.DataFrame(
-            {
-                "user": np.repeat(np.array([user for user, _ in part], object), k),
-                "rank": np.tile(np.arange(1, k + 1, dtype=np.int32), count),
-                "item": found.items.reshape(-1),
-                "title": found.titles.reshape(-1),
-                "score": found.scores.reshape(-1),
-                "expert": found.experts.reshape(-1),
-            },
-            schema=SCHEMA,
-        )
+        users_column = np.repeat(np.array([user for user, _ in part], object), k)
+        ranks = np.tile(np.arange(1, k + 1, dtype=np.int32), count)
+        items, titles, scores, experts = columns
+        frame = pl.DataFrame([users_column, ranks, items, titles, scores, experts], schema=SCHEMA)
         yield frame.filter(pl.col("item") != "")
         bar.advance(count)
 
@@ -125,15 +134,29 @@ def write_json_lines(path: Path, frames: Iterator[pl.DataFrame]) -> None:
             file.write(frame.group_by("user", maintain_order=True).agg(columns).write_ndjson().encode())
 
 
-def of_dataset(dataset: Dataset) -> list[History]:
-    """Every user's history as the dataset has it: without `data.time` the latest `data.keep` events."""
-    ids = dataset.item_ids
-    parts = np.split(dataset.events, dataset.starts[1:-1])
-    return [(user, [ids[i - 1] for i in part]) for user, part in zip(dataset.user_ids, parts, strict=True)]
+def of_today(run: Run) -> list[History]:
+    """The history of every user in the files as they are now, or where their reader knows no more in the dataset."""
+    reader = READERS[reader_name(run.config)]
+    if reader.events is None:
+        dataset, ids = run.dataset, run.dataset.item_ids
+        if run.config.data.keep:
+            say(f"histories are the latest {run.config.data.keep} events of each user (config.data.keep)")
+        parts = np.split(dataset.events, dataset.starts[1:-1])
+        return [(user, [ids[i - 1] for i in part]) for user, part in zip(dataset.user_ids, parts, strict=True)]
+    events = reader.events(run.config)
+    by = ["user", "time"] if "time" in events.frame.columns else ["user"]
+    users = (events.frame["user"] if events.users is None else events.users).unique().to_frame("user")
+    found = events.frame.sort(by, maintain_order=True).group_by("user", maintain_order=True).agg("item")
+    found = users.join(found, on="user", how="left").sort("user")
+    say(f"{run.config.dataset}: {events.frame.height:,} events of {found.height:,} users today")
+    return [(user, items or []) for user, items in found.rows()]
 
 
 def read_histories(path: Path) -> list[History]:
-    """{"user": id, "history": [item ids, oldest first]} a line. Raises UserError, naming it, for anything else."""
+    """{"user": id, "history": [item ids, oldest first]} a line, ids being text or whole numbers.
+
+    Raises UserError, naming it, for a line that is anything else.
+    """
     found: list[History] = []
     try:
         with open(path, "rb") as file:
@@ -143,9 +166,10 @@ def read_histories(path: Path) -> list[History]:
                 try:
                     row = json.loads(line)
                     user, history = row["user"], row["history"]
-                    fine = isinstance(user, str) and isinstance(history, list)
-                    fine = fine and all(isinstance(item, str) for item in history)
-                    "".join([user, *history]).encode() if fine else None
+                    fine = isinstance(history, list)
+                    fine = fine and all(isinstance(x, str | int) and not isinstance(x, bool) for x in [user, *history])
+                    user, history = str(user), [str(item) for item in history] if fine else []
+                    "".join([user, *history]).encode()
                 except (ValueError, TypeError, KeyError, RecursionError):
                     fine = False
                 if not fine:
@@ -159,25 +183,64 @@ def read_histories(path: Path) -> list[History]:
 
 
 def with_new_items(model: Recommender, run: Run) -> Recommender:
-    """The model and those items of `recommend.catalogue` that it does not know, by their texts."""
-    config, manifest = run.config, model.artifact.text.manifest
-    path = Path(config.recommend.catalogue)
-    items = read_catalogue(path, config.table)
+    """The model and the items that it does not know, by their texts: those of `recommend.catalogue`, or where that and
+    `recommend.histories` are empty those of today's catalogue.
+
+    Raises UserError for a `recommend.catalogue` that cannot be known; of today's catalogue such items are left out, and
+    one line says why.
+    """
+    config = run.config
+    reader = READERS[reader_name(config)]
+    if config.recommend.catalogue:
+        path = Path(config.recommend.catalogue)
+        items = read_catalogue(path, config.table)
+    elif reader.catalogue is not None and not config.recommend.histories:
+        path, items = Path(config.table.catalogue), reader.catalogue(config)
+        gone = len(set(model.item_ids) - set(items["item"]))
+        if gone:
+            say(f"{gone:,} items of the model are not in {path}; they stay in the lists")
+    else:
+        return model
     new = items.with_row_index("row").filter(~pl.col("item").is_in(model.item_ids))
+    if not new.height and not config.recommend.catalogue:
+        return model
     say(f"{path}: {new.height:,} new items, {items.height - new.height:,} that training knows")
     if not new.height:
         return model
+    try:
+        return known_by_text(model, run, path, items.height, new)
+    except UserError as error:
+        if config.recommend.catalogue:
+            raise
+        say(f"the {new.height:,} new items are left out: {error}")
+        return model
+
+
+def known_by_text(model: Recommender, run: Run, path: Path, rows: int, new: pl.DataFrame) -> Recommender:
+    """The model and new items.
+
+    Args:
+        model: that does not know them.
+        run: whose model it is.
+        path: of the catalogue that they stand in.
+        rows: the number of its items.
+        new: columns `item`, `title`, `text`, and `row` of the catalogue.
+    """
+    config, manifest = run.config, model.artifact.text.manifest
     if not model.knows_new_items:
-        raise UserError(f"method {config.method} knows item IDs alone and cannot score new items; leave {path} out")
+        raise UserError(
+            f"the phase {run.served.name} of method {config.method}, which is served, knows item IDs alone and cannot "
+            f"score new items; leave {path} out, or choose another phase: evaluate with --config.eval.serve=PHASE"
+        )
     texts = new["text"].to_list()
     if config.recommend.vectors:
-        vectors = read_own(Path(config.recommend.vectors), items.height, str(path))[new["row"].to_numpy()]
+        vectors = read_own(Path(config.recommend.vectors), rows, str(path))[new["row"].to_numpy()]
     elif manifest.get("own"):
         raise UserError(
             f"the model reads own vectors ({manifest['encoder']}), which no encoder makes: bring those of {path} "
             "with --config.recommend.vectors"
         )
     else:
-        check_settings(run.text.path, manifest, config.text)
+        check_settings(table_path(config), manifest, config.text)
         vectors, _ = text_encode.encode(texts, config.text)
-    return model.with_items(new["item"].to_list(), texts, vectors)
+    return model.with_items(new["item"].to_list(), new["title"].to_list(), vectors)

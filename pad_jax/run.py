@@ -1,20 +1,23 @@
 """Jobs: from a Config and a workdir to results on disk."""
 
-import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from pad_jax import cli, parallel
+from pad_jax.console import say
 from pad_jax.errors import UserError
+from pad_jax.evaluate import evaluate
 from pad_jax.pipeline import Run
 from pad_jax.recommend import recommend
 from pad_jax.settings import Config, check_choice
 from pad_jax.studies import STUDIES
+from pad_jax.workdir.identity import home, locked, run_of, settings_of
+from pad_jax.workdir.results import read_results
 
 
 def main(argv: list[str]) -> int:
@@ -27,7 +30,7 @@ def main(argv: list[str]) -> int:
         if arguments.coordinator:
             parallel.join(arguments.coordinator, arguments.processes, arguments.process)
         _cache_compilations()
-        run(arguments.config, arguments.workdir, arguments.command)
+        run(arguments.config, arguments.workdir, arguments.command, arguments.given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -37,41 +40,59 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def run(config: Config, workdir: Path, command: Callable[[str], str] = "the job {}".format) -> dict[str, Any]:
-    """Does `config.job` in `workdir` and returns the results as `results.json` holds them; none of a study.
+def run(
+    config: Config,
+    workdir: Path | None = None,
+    command: Callable[[str, Path | None], str] = lambda job, _: f"the job {job}",
+    given: Collection[str] = (),
+) -> dict[str, Any]:
+    """Does `config.job` and returns the results as `results.json` holds them; none of a study.
 
-    `command` tells the user how another job is run.
+    Args:
+        config: of the run; `recommend` and `evaluate` take theirs from the workdir.
+        workdir: where results are; None: where they belong by dataset and configuration.
+        command: tells the user how a job is run with a workdir.
+        given: fields that the command line sets, for these two jobs.
+
+    Raises UserError for what the user has to mend.
     """
     if config.job in STUDIES:
-        STUDIES[config.job](config, workdir, command(config.job))
+        folder = workdir or home(config)
+        STUDIES[config.job](config, folder, command(config.job, folder))
         return {}
+    if config.job in ("recommend", "evaluate"):
+        return _with_trained(config, workdir, command, given)
     job = Run(config, workdir, command)
-    alone: dict[str, Callable[[Run], Any]] = {"prepare": Run.prepare, "encode": lambda r: r.text.encode(again=True)}
-    training: dict[str, Callable[[Run], None]] = {
-        **{phase.name: functools.partial(_train, phase=phase.name) for phase in job.method.phases},
-        "evaluate": Run.evaluate,
-        "all": _train,
-    }
-    reading: dict[str, Callable[[Run], None]] = {"recommend": recommend}
-    check_choice("job", config.job, [*alone, *training, *reading, *STUDIES])
-    if config.job in alone:
-        alone[config.job](job)
+    if config.job == "prepare":
+        job.prepare()
         return {}
-    with job.workdir.locked():
-        if config.job in reading:
-            reading[config.job](job)
-            return job.workdir.results
-        training[config.job](job)
-        if job.method.phases[-1].name in job.workdir.results["phases"]:
+    if config.job == "encode":
+        job.text.encode(again=True)
+        return {}
+    phases = [phase.name for phase in job.method.phases]
+    check_choice("job", config.job, ["prepare", "encode", *phases, "all", "evaluate", "recommend", *STUDIES])
+    _ = job.workdir  # refused before anything is written
+    with locked(job.path):
+        job.train([phase for phase in job.method.phases if config.job in ("all", phase.name)])
+        if job.is_finished:
             job.export()
         job.show()
         parallel.wait("results")  # nobody reads them before they are written
     return job.workdir.results
 
 
-def _train(run: Run, phase: str = "") -> None:
-    """One phase, or all of them."""
-    run.train([p for p in run.method.phases if phase in ("", p.name)])
+def _with_trained(config: Config, workdir: Path | None, command: Any, given: Collection[str]) -> dict[str, Any]:
+    """The jobs that work with what a workdir holds, under the settings that it was made with."""
+    try:
+        path = workdir or run_of(config, given)
+    except UserError as error:
+        raise UserError(f"{error}; train one with: {command('all', None)}") from error
+    if not read_results(path).get("phases"):
+        raise UserError(f"{path} holds no finished phase; train it with: {command('all', path)}")
+    job = Run(settings_of(path, config, given), path, command)
+    say(f"settings and model from {path}")
+    with locked(path):
+        return {"recommend": recommend, "evaluate": evaluate}[config.job](job)
 
 
 def _cache_compilations() -> None:

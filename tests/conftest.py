@@ -33,6 +33,7 @@ from pad_jax.pipeline import Run
 from pad_jax.run import run
 from pad_jax.settings import Config
 from pad_jax.studies.study import inherit
+from pad_jax.workdir.identity import locked
 from tests.support import registries
 from tests.support.data import small_config, tiny_dataset, tiny_text, write_table
 
@@ -91,19 +92,23 @@ def trainings():
     return {}
 
 
+def _command(job: str, _: Path | None) -> str:
+    return job
+
+
 @pytest.fixture
 def train(world, make_config, tmp_path, tmp_path_factory, trainings):
     """A configuration and a workdir of its own with the finished run; the same run is made once."""
 
     def trained(method="pad", backbone="sasrec", gate="bucket"):
-        fields = {"method": method, "backbone": backbone, "gate.kind": gate}
+        fields = {"method": method, "backbone": backbone, "gate.kind": gate, "eval.serve": "last"}
         config, name = make_config("best", **world | fields), (method, backbone, gate)
         if name not in trainings:
             workdir = tmp_path_factory.mktemp("trained") / "w"
             if gate != "bucket":  # the phases before the gate's own are those of the run without it
                 base, _ = trained(method, backbone)
-                new, old = Run(config, workdir, str), Run(base, trainings[method, backbone, "bucket"], str)
-                with new.workdir.locked():
+                new, old = Run(config, workdir, _command), Run(base, trainings[method, backbone, "bucket"], _command)
+                with locked(new.path):
                     inherit(new, old, [phase.name for phase in new.method.phases[:-1]])
             run(config, workdir)
             trainings[name] = workdir

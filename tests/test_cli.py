@@ -10,6 +10,7 @@ from pad_jax.config import config_dict, resolve
 from pad_jax.errors import UserError
 from pad_jax.run import main, run
 from pad_jax.settings import Config, dotted
+from pad_jax.workdir.identity import home, run_name
 from tests.support.data import ROOT
 
 
@@ -22,7 +23,8 @@ def test_defaults_are_the_demo():
     assert arguments.config.dataset == "demo"
     assert arguments.config.job == "all"
     assert arguments.config.recipe == "best"
-    assert str(arguments.workdir) == "runs/demo/pad-sasrec-ce-best-s0"
+    assert arguments.workdir is None
+    assert str(home(arguments.config) / run_name(arguments.config)) == "runs/demo/pad-sasrec-ce-best-s0"
 
 
 def test_job_and_overrides():
@@ -51,17 +53,6 @@ def test_every_recipe_names_known_fields():
         assert set(dotted(config.recipes[recipe].to_dict())) <= set(known)
 
 
-def test_sasrec_has_the_epochs_of_all_phases():
-    pad = parse("--config.finetune.epochs=7", "--config.align.epochs=5", "--config.pretrain.epochs=3").config
-    sasrec = parse(
-        "--config.method=sasrec", "--config.finetune.epochs=7", "--config.align.epochs=5", "--config.pretrain.epochs=3"
-    ).config
-    from pad_jax.methods import METHODS
-
-    assert [p.limits(pad).epochs for p in METHODS["pad"](pad).phases] == [3, 5, 7]
-    assert [p.limits(sasrec).epochs for p in METHODS["sasrec"](sasrec).phases] == [15]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -76,7 +67,9 @@ def test_sasrec_has_the_epochs_of_all_phases():
         (["--config.model.dropout=1"], "config.model.dropout must be at least 0, below 1"),
         (["--config.model.heads=0"], "config.sasrec.heads must be at least 1"),
         (["--config.seed=-1"], "config.seed must be at least 0"),
-        (["--config.data.keep=0"], "config.data.keep must be at least 3"),
+        (["--config.data.keep=2"], "config.data.keep must be 0 or at least 3"),
+        (["--config.data.length=1"], "config.data.length must be 0 or at least 2"),
+        (["--config.eval.targets=all"], "needs a split by time: set config.data.time"),
         (["--config.pretrain.epochs=0"], "config.pretrain.epochs must be at least 1"),
         (["--config.pretrain.learning_rate=0.0"], "config.pretrain.learning_rate must be above 0"),
         (["--config.gate.start=(1.0,2.0)"], "config.gate.start must have 3 numbers"),

@@ -32,7 +32,7 @@ def example(dataset, text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_table(tmp_path / "text.safetensors", np.pad(text[1:], ((0, 0), (0, 4))), dataset, {"encoder": "random"})
     fields = SMALL | {"text.table": tmp_path / "text.safetensors"}
-    fields |= {f"{phase}.epochs": 1 for phase in ("pretrain", "align", "finetune")}
+    fields |= {f"{phase}.epochs": 1 for phase in ("pretrain", "align", "finetune")} | {"eval.serve": "last"}
 
     def run(name: str, job: str = "all", **more) -> Path:
         given = [f"--config.{n}={v}" for n, v in (fields | {k.replace("__", "."): v for k, v in more.items()}).items()]

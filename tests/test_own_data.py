@@ -16,6 +16,7 @@ TRAINING = SMALL | {
     "pretrain.epochs": 1,
     "align.epochs": 1,
     "finetune.epochs": 1,
+    "eval.serve": "last",
     "text.batch": 8,
     "text.keep_in": "float16",
 }

@@ -41,7 +41,7 @@ def test_configurations_go_by_name(tmp_path, monkeypatch, capsys):
     for form in (["--config=pantry:align"], ["--config", "pantry:align"], ["-config=pantry:align"]):
         arguments = cli.parse(["pad-jax", *form, "--config.seed=3"])
         assert (arguments.config.dataset, arguments.config.job, arguments.config.seed) == ("pantry", "align", 3)
-        assert arguments.command("all").startswith("pad-jax --config=pantry:all --config.seed=3")
+        assert arguments.command("all", None).startswith("pad-jax --config=pantry:all --config.seed=3")
     Path("pantry").write_text(
         "from pad_jax.config import config_dict\n\n\ndef get_config(job='all'):\n    return config_dict('demo', job)\n"
     )

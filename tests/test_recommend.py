@@ -54,14 +54,20 @@ def test_the_job_reads_histories_and_new_items(trained, dataset, text, tmp_path,
     np.save(tmp_path / "v.npy", text[1:4])
     fields = {"catalogue": str(tmp_path / "new.csv"), "vectors": str(tmp_path / "v.npy"), "k": 32}
     frame = recommended(config, workdir, histories=str(tmp_path / "h.jsonl"), **fields)
-    assert set(frame["user"]) == {"a"}
+    silent, frame = frame.filter(pl.col("user") != "a"), frame.filter(pl.col("user") == "a")
+    assert set(silent["expert"]) == {"fallback"}
+    counts = dict(zip(dataset.item_ids, dataset.counts[1:], strict=True))
+    for user in ("b", "c"):
+        popular = silent.filter(pl.col("user") == user)
+        assert popular["score"].to_list() == sorted([0, 0, *counts.values()], reverse=True)
+        assert popular["score"].to_list() == [counts.get(item, 0) for item in popular["item"]]
     assert {"n1", "n2"} <= set(frame["item"])
     assert frame.filter(pl.col("item") == "n1")["title"].to_list() == ["fresh thing"]
     assert frame.height == 30  # 32 items without the two of the history
     out = capsys.readouterr().out
     assert "2 new items, 1 that training knows" in out
     assert "2 events of items that the model does not know are left out" in out
-    assert "2 users without a known event get no list" in out
+    assert "2 users without a known event get what is popular (expert fallback)" in out
     model = pad_jax.load(workdir).with_items(["n1", "n2"], ["", ""], text[2:4])
     np.testing.assert_array_equal(frame["item"].to_numpy()[:30], model.recommend([["i1", "i2"]], k=30).items[0])
 
@@ -71,8 +77,8 @@ def test_the_job_reads_histories_and_new_items(trained, dataset, text, tmp_path,
     ("line", "message"),
     [
         ("no json", "h.jsonl, line 2: must be"),
-        ('{"user": 1, "history": []}', "h.jsonl, line 2: must be"),
-        ('{"user": "u", "history": [1]}', "h.jsonl, line 2: must be"),
+        ('{"user": true, "history": []}', "h.jsonl, line 2: must be"),
+        ('{"user": "u", "history": [1.5]}', "h.jsonl, line 2: must be"),
         ('{"user": "\\ud800", "history": ["i1"]}', "h.jsonl, line 2: must be"),
         ("[]", "h.jsonl, line 2: must be"),
         ('{"user": "a", "history": ["i2"]}', "a user appears twice in the file"),
@@ -97,6 +103,6 @@ def test_the_job_refuses_in_one_line(trained, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             recommended(config, workdir, **fields)
-    with pytest.raises(UserError, match="holds no trained model"):
+    with pytest.raises(UserError, match="holds no finished phase"):
         recommended(config, tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -143,9 +143,9 @@ def make_batch(data: DeviceData, rows: Rows, first_row: Int[Array, ""], key: PRN
         jnp.take(layout.grid.token.reshape(-1), event_row * (width - 1) + event_slot, mode="clip"),
         caps.tokens,
     )
-    negatives = draw_negatives(
-        key, layout.uid, jnp.take(data.gaps, jnp.take(user, row, mode="clip"), axis=0), data.bucket.shape[0] - 1
-    )
+    owner = jnp.take(user, row, mode="clip")
+    begin, end = (jnp.take(jnp.asarray(data.gap_starts), owner + n, mode="clip") for n in (0, 1))
+    negatives = draw_negatives(key, layout.uid, begin, end, jnp.asarray(data.gaps), data.bucket.shape[0] - 1)
     event_item = jnp.take(windows.reshape(-1), events.cell, mode="fill", fill_value=0)
     distinct, event_distinct = jnp.unique(event_item, size=caps.items, fill_value=0, return_inverse=True)
     return Batch(

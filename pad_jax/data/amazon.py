@@ -47,11 +47,14 @@ def _files(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
 
 def read(config: Config, ratings: Path, metadata: Path) -> Dataset:
     """Titles have their HTML entities decoded; of metadata that name an item twice the first counts."""
-    titles = read_json_lines(metadata, {"item": ("asin", _text), "text": ("title", _title)})
-    catalogue = whole_rows(metadata, titles, ("item", "text")).unique("item", keep="first", maintain_order=True)
+    titles = read_json_lines(metadata, {"item": ("asin", _text), "title": ("title", _title)})
+    catalogue = whole_rows(metadata, titles, ("item", "title")).unique("item", keep="first", maintain_order=True)
     found = _reviews(ratings) if ".json" in ratings.name else _ratings(ratings)
     liked = found.filter((pl.col("rating") > LEAST) & pl.col("rating").is_finite()).select("user", "item", "time")
-    return assemble(config, Events(liked, number_cut(ratings)), catalogue, only_met=True)
+    low = found.height - liked.height
+    out = (f"{low:,} rated {LEAST:g} or less",) if low else ()
+    events = Events(liked, number_cut(ratings), read=found.height, out=out)
+    return assemble(config, events, catalogue.with_columns(text="title"), only_met=True)
 
 
 def _ratings(path: Path) -> pl.DataFrame:

@@ -1,14 +1,14 @@
 """Events and a catalogue become a Dataset: filters, order, numbers, splits."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
-from pad_jax.console import say
 from pad_jax.data.dataset import Cuts, Dataset, leave_one_out
-from pad_jax.data.tables import Cut
+from pad_jax.data.tables import Cut, as_number
 from pad_jax.errors import UserError
 from pad_jax.settings import Config
 
@@ -17,79 +17,120 @@ class Events(NamedTuple):
     """Who met what when, in file order.
 
     `frame` has the columns `user`, `item` (strings) and, unless they stand in order of time, `time` (numbers, larger
-    is later). `cut` turns a value of `config.data.time` into such a number.
+    is later). `cut` turns a value of `config.data.time` into such a number, `shown` such a number into the value.
+    `read` is the number of rows that were read, `out` says which of them are no events, and why; `users` are all who
+    were read of, those without an event among them.
     """
 
     frame: pl.DataFrame
     cut: Cut | None = None
+    shown: Callable[[Any], str | int | float] = as_number
+    read: int | None = None
+    out: tuple[str, ...] = ()
+    users: pl.Series | None = None
 
 
 def assemble(config: Config, events: Events, catalogue: pl.DataFrame, only_met: bool, note: str = "") -> Dataset:
-    """The dataset of `events` over the items of `catalogue` (columns `item` and `text`, an item once).
+    """The dataset of `events` over the items of `catalogue`.
 
-    Events of other items are dropped and counted, then users with fewer than `data.min_events`. Users stand in order
-    of their ids, a user's events in order of time, equal times in file order. Items are numbered from 1 in the order
-    of the catalogue.
+    Events of other items are left out. Users stand in order of their ids, a user's events in order of time, equal times
+    in file order. Items are numbered from 1 in the order of the catalogue. Without `data.time` the events of each user
+    are split by leave-one-out, with it by `split_by_time`.
+
+    With `data.whole` nobody else is left out: users with fewer than `data.min_events` events have no targets, and
+    events before the latest `data.keep` are masked and no more. Without it neither is part of the dataset.
 
     Args:
         config: the run's.
         events: who met what when.
-        catalogue: items and their texts.
+        catalogue: columns `item`, `title` (what lists show) and `text` (what is encoded), an item once.
         only_met: leave items out that no event names.
         note: one line that is printed whenever the dataset is used.
 
-    Without `data.time` the latest `data.keep` events of each user are split by leave-one-out, with it by
-    `split_by_time`. Raises UserError when nothing is left.
+    Raises UserError when nothing is left.
     """
-    name = config.dataset
+    name, data = config.dataset, config.data
     numbered = catalogue.lazy().select("item", number=pl.int_range(1, pl.len() + 1, dtype=pl.Int32))
     known = events.frame.lazy().join(numbered, on="item", how="inner", maintain_order="left").drop("item").collect()
-    if known.height < events.frame.height:
-        say(f"{name}: {events.frame.height - known.height:,} events dropped whose item is not in the catalogue")
-    enough = known.lazy().filter(pl.len().over("user") >= config.data.min_events)
+    out = [*events.out, _told(events.frame.height - known.height, "of items that are not in the catalogue")]
     by = ["user", "time"] if "time" in known.columns else ["user"]
+    found = known["user"].n_unique()
+    enough = known.lazy() if data.whole else known.lazy().filter(pl.len().over("user") >= data.min_events)
     ordered = enough.sort(by, maintain_order=True).collect()
     del known
-    if not ordered.height:
+    names, lengths = (ordered["user"].rle().struct.field(field) for field in ("value", "len"))
+    if not (lengths >= data.min_events).any():
         raise UserError(
-            f"{name}: no user has {config.data.min_events} events of items in the catalogue; lower "
+            f"{name}: no user has {data.min_events} events of items in the catalogue; lower "
             "--config.data.min_events, or see that events and catalogue have the same item ids"
         )
-    users, lengths = (ordered["user"].rle().struct.field(field) for field in ("value", "len"))
-    starts = np.concatenate([[0], np.cumsum(lengths.to_numpy(), dtype=np.int64)])
+    users = names
+    counts = lengths.to_numpy().astype(np.int64)
+    if data.whole:
+        users = (events.frame["user"] if events.users is None else events.users).unique().sort()
+        counts = np.zeros(len(users), np.int64)
+        counts[users.search_sorted(names)] = lengths.to_numpy()
+    starts = np.concatenate([[0], np.cumsum(counts)])
     items = ordered["number"].to_numpy()
-    if config.data.time:
-        keep, cuts = split_by_time(config, events, ordered, starts)
+    if data.time:
+        cuts = split_by_time(config, events, ordered, starts)
     else:
-        keep = np.arange(len(items)) >= np.repeat(starts[1:] - config.data.keep, np.diff(starts))
-        cuts = None
-    before = np.concatenate([[0], np.cumsum(keep)])
-    items, starts = items[keep], before[starts]
-    cuts = leave_one_out(starts) if cuts is None else Cuts(*(np.where(x < 0, -1, before[x]) for x in cuts))
+        cuts = leave_one_out(starts, data.min_events, data.keep)
+    until = events.shown(ordered["time"].max()) if "time" in ordered.columns else None
+    if not data.whole:
+        out.append(_told(int((cuts.first - starts[:-1]).sum()), f"before the latest {data.keep} of a user (data.keep)"))
+        keep = np.arange(len(items)) >= np.repeat(cuts.first, np.diff(starts))
+        before = np.concatenate([[0], np.cumsum(keep)])
+        items, starts = items[keep], before[starts]
+        cuts = Cuts(*(np.where(x < 0, -1, before[x]) for x in cuts))
+        gone = [_told(found - len(users), f"users with fewer than {data.min_events} events (data.min_events)")]
+    else:
+        gone = _without_targets(config, counts, cuts)
     if only_met:
         met, items = np.unique(items, return_inverse=True)
+        gone.append(_told(catalogue.height - len(met), "items that no event names"))
         catalogue = catalogue[met - 1]
         items = items + 1
+    read = "" if events.read is None else f"{events.read:,} rows read, "
+    left = "; ".join(filter(None, [", ".join(filter(None, out)), ", ".join(filter(None, gone))]))
+    titles, texts = catalogue["title"].to_list(), catalogue["text"].to_list()
     return Dataset(
         name,
         catalogue["item"].to_list(),
-        catalogue["text"].to_list(),
+        titles,
         users.to_list(),
         items.astype(np.int32),
         starts,
         cuts,
         note,
+        own_texts=[] if texts == titles else texts,
+        account=f"{read}{len(items):,} events kept" + (f"; not used: {left}" if left else ""),
+        until=until,
     )
 
 
-def split_by_time(
-    config: Config, events: Events, ordered: pl.DataFrame, starts: Int64[np.ndarray, " _"]
-) -> tuple[Bool[np.ndarray, " M"], Cuts]:
+def _told(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count else ""
+
+
+def _without_targets(config: Config, counts: Int64[np.ndarray, " U"], cuts: Cuts) -> list[str]:
+    """What becomes of users without a target."""
+    least = config.data.min_events
+    few = int(((counts > 1) & (counts < least)).sum())
+    aside = int(((counts >= least) & (cuts.valid < 0) & (cuts.test < 0)).sum())
+    return [
+        _told(few, f"users with fewer than {least} events (data.min_events) train and have no target"),
+        _told(aside, "users without an event behind a cut (data.time) train and have no target"),
+        _told(int((counts == 1).sum()), "users with one event are listed only"),
+        _told(int((counts == 0).sum()), "users without an event get what is popular"),
+    ]
+
+
+def split_by_time(config: Config, events: Events, ordered: pl.DataFrame, starts: Int64[np.ndarray, " _"]) -> Cuts:
     """Training sees events before t_valid alone; a user's targets are the first events from each cut on.
 
-    The validation target lies before t_test. Returns which of the `ordered` events are kept, the latest `data.keep` - 2
-    of each user before t_valid and all from there on, and where the split is, before anything is left out. Raises
-    UserError without times, or for cuts that are not in order.
+    The validation target lies before t_test. Of the events before t_valid the latest `data.keep` - 2 of each user are
+    used. Raises UserError without times, or for cuts that are not in order.
     """
     if events.cut is None or "time" not in ordered.columns:
         raise UserError(f"config.data.time={config.data.time} needs the times of events, and {config.dataset} has none")
@@ -98,11 +139,14 @@ def split_by_time(
         raise UserError(f"config.data.time={config.data.time} must be (t_valid, t_test), the earlier first")
     time, begins, ends = ordered["time"].to_numpy(), starts[:-1], starts[1:]
     train_end, tested = (begins + _sum(time < cut, starts) for cut in (t_valid, t_test))
-    first = np.repeat(train_end - max(config.data.keep - 2, 1), np.diff(starts))
-    valid, test = np.where(train_end < tested, train_end, -1), np.where(tested < ends, tested, -1)
-    return np.arange(len(time)) >= first, Cuts(train_end, valid, test)
+    enough = ends - begins >= config.data.min_events
+    first = begins
+    if config.data.keep:
+        first = np.maximum(begins, train_end - max(config.data.keep - 2, 1))
+    valid = np.where(enough & (train_end < tested), train_end, -1)
+    return Cuts(first, train_end, valid, np.where(enough & (tested < ends), tested, -1))
 
 
 def _sum(values: Shaped[np.ndarray, " M"], starts: Int64[np.ndarray, " _"]) -> Int64[np.ndarray, " U"]:
-    """The sum of each user's values; every user has one."""
-    return np.add.reduceat(values.astype(np.int64), starts[:-1])
+    """The sum of each user's values."""
+    return np.diff(np.concatenate([[0], np.cumsum(values)])[starts])

@@ -1,10 +1,10 @@
-"""The dataset: users' events in time order, item texts, the leave-one-out split, frequency buckets."""
+"""The dataset: users' events in time order, item texts, splits, frequency buckets."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64
@@ -19,27 +19,59 @@ SPLITS: tuple[SplitName, SplitName] = ("valid", "test")
 FREQUENCY_GROUPS = {"warm": (51, None), "median": (7, 50), "cold": (1, 6), "unseen": (0, 0)}
 
 
+@dataclass(frozen=True)
+class ItemLists:
+    """Lists of item numbers of any length, one behind the other: list n is values[starts[n] : starts[n + 1]]."""
+
+    values: Int32[np.ndarray, " E"]
+    starts: Int64[np.ndarray, " _"]
+
+    @property
+    def width(self) -> int:
+        """The length of the longest."""
+        return int(np.diff(self.starts).max(initial=0))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, lists: Any) -> Int32[np.ndarray, "*lists H"]:
+        """Some of them, right-padded with 0 to the length of the longest of all."""
+        begins, ends = self.starts[:-1][lists], self.starts[1:][lists]
+        index = np.asarray(begins)[..., None] + np.arange(self.width)
+        return np.where(index < np.asarray(ends)[..., None], self.values.take(index, mode="clip"), 0)
+
+
 class Split(NamedTuple):
-    """One evaluation split of the S users who have a target in it. 0 is padding; `inputs` is left-padded, `history`
-    right-padded."""
+    """One evaluation split of the S users who have a target in it."""
 
     user: Int32[np.ndarray, " S"]
-    inputs: Int32[np.ndarray, "S L"]
-    target: Int32[np.ndarray, " S"]
-    history: Int32[np.ndarray, "S H"]  # every item the user met before the target, once each
+    inputs: Int32[np.ndarray, "S L"]  # left-padded with 0
+    target: Int32[np.ndarray, " S"]  # the first one
+    history: ItemLists  # every item the user met before it, once each
+    targets: ItemLists  # every item of the split, once each
 
 
 class Cuts(NamedTuple):
     """Where the events of each user are split; all numbers count from the first event of the first user."""
 
+    first: Int64[np.ndarray, " U"]  # what training and encoder see begins here; events before are masked
     train_end: Int64[np.ndarray, " U"]  # behind the last event of the training prefix
     valid: Int64[np.ndarray, " U"]  # the validation target; -1: none
     test: Int64[np.ndarray, " U"]
 
 
-def leave_one_out(starts: Int64[np.ndarray, " _"]) -> Cuts:
-    """The last event of a user is the test target, the one before it the validation target, the rest trains."""
-    return Cuts(starts[1:] - 2, starts[1:] - 2, starts[1:] - 1)
+def leave_one_out(starts: Int64[np.ndarray, " _"], least: int = 3, keep: int = 0) -> Cuts:
+    """The last event of a user is the test target, the one before it the validation target, the rest trains.
+
+    Users with fewer than `least` events have no targets: all their events train, but for a single one, which has
+    nothing to predict. `keep` is how many of the latest events are used; 0: all.
+    """
+    begins, ends = starts[:-1], starts[1:]
+    count = ends - begins
+    targeted = count >= least
+    train_end = np.where(targeted, ends - 2, np.where(count == 1, begins, ends))
+    first = np.maximum(begins, ends - keep) if keep else begins
+    return Cuts(np.minimum(first, train_end), train_end, *(np.where(targeted, ends - n, -1) for n in (2, 1)))
 
 
 @dataclass(frozen=True)
@@ -58,6 +90,9 @@ class Dataset:
     starts: Int64[np.ndarray, " _"] = field(repr=False)
     cuts: Cuts = field(repr=False)
     note: str = ""  # one line that is printed whenever the dataset is used
+    own_texts: Sequence[str] = field(default=(), repr=False)  # of the items, where they are not the titles
+    account: str = ""  # what was read and what became of it, in one line
+    until: str | int | float | None = None  # time of the last event, as `config.data.time` takes it
 
     def __post_init__(self):
         for name in SPLITS:
@@ -72,6 +107,11 @@ class Dataset:
     def items(self) -> int:
         return len(self.item_ids)
 
+    @property
+    def texts(self) -> Sequence[str]:
+        """What is encoded of each item."""
+        return self.own_texts or self.titles
+
     @cached_property
     def item_list_sha256(self) -> str:
         """Identity of the item list: a text table belongs to a dataset when this agrees."""
@@ -79,24 +119,27 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of items, titles and events."""
+        """Identity of items, texts and events."""
         digest = hashlib.sha256(self.item_list_sha256.encode())
-        digest.update("\n".join(self.titles).encode())
+        digest.update("\n".join(self.texts).encode())
         digest.update(np.ascontiguousarray(self.events, np.int32).tobytes())
-        for numbers in (self.starts, *self.cuts):
+        whole = np.array_equal(self.cuts.first, self.starts[:-1])
+        for numbers in (self.starts, *(self.cuts[1:] if whole else self.cuts)):
             digest.update(np.ascontiguousarray(numbers, np.int64).tobytes())
         return digest.hexdigest()
 
     @cached_property
     def counts(self) -> Int[np.ndarray, " I"]:
         """How often each item stands in the training prefixes (validation and test targets do not count)."""
-        is_training = np.arange(len(self.events)) < np.repeat(self.cuts.train_end, np.diff(self.starts))
+        lengths, place = np.diff(self.starts), np.arange(len(self.events))
+        is_training = place >= np.repeat(self.cuts.first, lengths)
+        is_training &= place < np.repeat(self.cuts.train_end, lengths)
         return np.bincount(self.events[is_training], minlength=self.items + 1)
 
     @cached_property
     def training_users(self) -> Int[np.ndarray, " train"]:
         """The users whose training prefix has two events or more: the others have nothing to predict."""
-        return np.flatnonzero(self.cuts.train_end - self.starts[:-1] >= 2)
+        return np.flatnonzero(self.cuts.train_end - self.cuts.first >= 2)
 
     def train_windows(self, length: int) -> Int32[np.ndarray, "train W"]:
         """The latest `length` + 1 events of the training prefixes, left-padded: inputs [:, :-1], targets [:, 1:].
@@ -104,31 +147,31 @@ class Dataset:
         A row for each of `training_users`.
         """
         users = self.training_users
-        return _last(self.events, self.starts[:-1][users], self.cuts.train_end[users], length + 1)
+        return _last(self.events, self.cuts.first[users], self.cuts.train_end[users], length + 1)
 
-    def train_prefixes(self) -> Int32[np.ndarray, "train H"]:
-        """All events of the training prefixes, left-padded."""
-        return self.train_windows(int((self.cuts.train_end - self.starts[:-1]).max()) - 1)
+    def met_in_training(self) -> ItemLists:
+        """The items of each of `training_users` before its targets, once each, ascending."""
+        users = self.training_users
+        return _distinct(self.events, self.starts[:-1][users], self.cuts.train_end[users])
 
     def split(self, name: SplitName, length: int) -> Split:
         """The `valid` or `test` split: the users with a target, the latest `length` events before it as input."""
-        users, ends = self._targets(name)
-        begins = self.starts[:-1][users]
-        longest = int((ends - begins).max())
-        history = np.sort(_last(self.events, begins, ends, longest), axis=1)[:, ::-1]
-        repeated = np.zeros(history.shape, bool)
-        repeated[:, 1:] = history[:, 1:] == history[:, :-1]
+        users, place = self._targets(name)
+        begins, ends = self.starts[:-1][users], self.starts[1:][users]
+        if name == "valid":
+            ends = np.where(self.cuts.test[users] < 0, ends, self.cuts.test[users])
         return Split(
             user=users.astype(np.int32),
-            inputs=_last(self.events, begins, ends, length),
-            target=self.events[ends],
-            history=np.where(repeated, 0, history).astype(np.int32),
+            inputs=_last(self.events, self.cuts.first[users], place, length),
+            target=self.events[place],
+            history=_distinct(self.events, begins, place),
+            targets=_distinct(self.events, place, ends),
         )
 
     def _targets(self, name: SplitName) -> tuple[Int[np.ndarray, " S"], Int64[np.ndarray, " S"]]:
         """Users with a target and an event before it, and where the target stands."""
         place = getattr(self.cuts, name)
-        users = np.flatnonzero(place > self.starts[:-1])
+        users = np.flatnonzero(place > self.cuts.first)
         return users, place[users]
 
 
@@ -136,6 +179,19 @@ def _last(events, begins, ends, width: int) -> Int32[np.ndarray, "U W"]:
     """Rows of the last `width` events of events[begin:end], left-padded with 0."""
     index = ends[:, None] + np.arange(-width, 0)
     return np.where(index >= begins[:, None], events[np.maximum(index, 0)], 0).astype(np.int32)
+
+
+def _distinct(events, begins, ends) -> ItemLists:
+    """The different items of events[begin:end] for each pair, ascending."""
+    lengths = ends - begins
+    owner = np.repeat(np.arange(len(begins)), lengths)
+    before = np.concatenate([[0], np.cumsum(lengths)])
+    items = events[np.arange(before[-1]) - np.repeat(before[:-1] - begins, lengths)]
+    order = np.lexsort((items, owner))
+    owner, items = owner[order], items[order]
+    new = np.ones(len(items), bool)
+    new[1:] = (owner[1:] != owner[:-1]) | (items[1:] != items[:-1])
+    return ItemLists(items[new], np.searchsorted(owner[new], np.arange(len(begins) + 1)))
 
 
 def frequency_buckets(counts: Int[np.ndarray, " I"], buckets: int) -> tuple[Int32[np.ndarray, " I"], list[int]]:

@@ -21,13 +21,13 @@ from pad_jax.data.dataset import Dataset
 from pad_jax.data.files import data_folder
 from pad_jax.data.prepared import prepared
 from pad_jax.data.readers import READERS, Reader
-from pad_jax.data.tables import LINE, collect, date_cut, distinct, read_lines
+from pad_jax.data.tables import LINE, as_date, collect, date_cut, distinct, read_lines
 from pad_jax.errors import UserError
 from pad_jax.settings import Config
 
 BEHAVIORS, NEWS = "behaviors.tsv", "news.tsv"
 NOTE = "raw MIND: not comparable with the paper's numbers, which are of a prepared selection"
-_NEWS = ("item", "category", "subcategory", "text", "abstract", "url", "title_entities", "abstract_entities")
+_NEWS = ("item", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
 _BEHAVIORS = ("impression", "user", "time", "history", "shown")
 _TIME = "%m/%d/%Y %I:%M:%S %p"
 _LARGEST = 1 << 35  # bytes that one file of an archive may unpack to
@@ -59,10 +59,11 @@ def load(config: Config) -> Dataset:
 
 def read_prepared(config: Config, users: Path, items: Path) -> Dataset:
     """The two tables of the paper."""
-    catalogue = collect(items, read_lines(items, "\t", ("item", "text")), ("item", "text"))
+    catalogue = collect(items, read_lines(items, "\t", ("item", "title")), ("item", "title"))
     rows = collect(users, read_lines(users, "\t", ("user", "items")), ("user", "items"))
     histories = rows.select("user", item=pl.col("items").str.split(" ")).explode("item").filter(pl.col("item") != "")
-    return assemble(config, Events(histories), distinct(items, catalogue), only_met=True)
+    catalogue = distinct(items, catalogue).with_columns(text="title")
+    return assemble(config, Events(histories, read=histories.height), catalogue, only_met=True)
 
 
 def read_raw(config: Config, parts: list[Path]) -> Dataset:
@@ -78,8 +79,8 @@ def read_raw(config: Config, parts: list[Path]) -> Dataset:
     for part in parts:
         with _unpacked(part) as (behaviors, news):
             shown = part / BEHAVIORS if part.suffix == ".zip" else behaviors  # as messages call it
-            items = read_lines(news, "\t", _NEWS).select(LINE, "item", "text")
-            catalogues.append(collect(shown.with_name(NEWS), items, ("item", "text")))
+            items = read_lines(news, "\t", _NEWS).select(LINE, "item", "title")
+            catalogues.append(collect(shown.with_name(NEWS), items, ("item", "title")))
             lines = read_lines(behaviors, "\t", _BEHAVIORS).select(
                 LINE,
                 "user",
@@ -106,7 +107,8 @@ def read_raw(config: Config, parts: list[Path]) -> Dataset:
     clicked = clicked.with_columns(pl.col("item").str.strip_chars().str.strip_suffix("-1"))
     events = pl.concat([before.explode("item"), clicked]).filter(pl.col("item") != "")
     catalogue = pl.concat(catalogues).unique("item", keep="first", maintain_order=True)  # parts share news
-    return assemble(config, Events(events, cut), catalogue, only_met=True, note=NOTE)
+    catalogue = catalogue.with_columns(text="title")
+    return assemble(config, Events(events, cut, as_date, events.height), catalogue, only_met=True, note=NOTE)
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ def prepared(config: Config, files: Iterable[Path], read: Callable[[], Dataset])
     """What `read` makes of `files`: from runs/<dataset>/prepared-<key>/ if it is there, and else it is put there.
 
     The key is a hash of the files' contents, of the settings that concern them and of the code that reads them, so
-    that nothing stale is ever found. The folder holds `items.parquet` (item, text; row n is item number n + 1),
+    that nothing stale is ever found. The folder holds `items.parquet` (item, title, text; row n is item number n + 1),
     `users.parquet`, `events.parquet` and `manifest.json`.
     """
     folder = ROOT / config.dataset / f"prepared-{_key(config, files)}"
@@ -65,10 +65,12 @@ def _write(dataset: Dataset, folder: Path) -> None:
     """The whole folder or none of it; whoever writes the same at the same time has the same to write."""
     users = {"user": dataset.user_ids, "start": dataset.starts[:-1], **dataset.cuts._asdict()}
     counts = {"users": dataset.users, "items": dataset.items, "events": len(dataset.events)}
-    manifest = {"dataset": dataset.name, "note": dataset.note, **counts, "fingerprint": dataset.fingerprint}
+    told = {name: getattr(dataset, name) for name in ("note", "account", "until")}
+    manifest = {"dataset": dataset.name, **told, **counts, "fingerprint": dataset.fingerprint}
     try:
         with folder_atomically(folder) as partial:
-            pl.DataFrame({"item": dataset.item_ids, "text": dataset.titles}).write_parquet(partial / "items.parquet")
+            items = {"item": dataset.item_ids, "title": dataset.titles, "text": dataset.texts}
+            pl.DataFrame(items).write_parquet(partial / "items.parquet")
             pl.DataFrame(users).write_parquet(partial / "users.parquet")
             pl.DataFrame({"item_number": dataset.events}).write_parquet(partial / "events.parquet")
             (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
@@ -80,15 +82,19 @@ def _write(dataset: Dataset, folder: Path) -> None:
 def _read(name: str, folder: Path) -> Dataset:
     manifest = json.loads((folder / "manifest.json").read_text())
     items, users, events = (pl.read_parquet(folder / f"{part}.parquet") for part in ("items", "users", "events"))
+    titles, texts = items["title"].to_list(), items["text"].to_list()
     dataset = Dataset(
         name,
         items["item"].to_list(),
-        items["text"].to_list(),
+        titles,
         users["user"].to_list(),
         events["item_number"].to_numpy(),
         np.append(users["start"].to_numpy(), events.height),
         Cuts(*(users[field].to_numpy() for field in Cuts._fields)),
         manifest["note"],
+        [] if texts == titles else texts,
+        manifest["account"],
+        manifest["until"],
     )
     if dataset.fingerprint != manifest["fingerprint"]:
         raise ValueError("the contents are not what was written")

@@ -1,14 +1,17 @@
 """Readers: from the raw files of a dataset to a `Dataset`, one for each raw format."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 
+from pad_jax.console import say
+from pad_jax.data.assemble import Events
 from pad_jax.data.dataset import SPLITS, Dataset, frequency_buckets, frequency_group
 from pad_jax.errors import UserError
 from pad_jax.registry import Registry
-from pad_jax.settings import Config, check_choice
+from pad_jax.settings import Config, check_choice, with_fields
 
 
 class Reader(NamedTuple):
@@ -16,15 +19,21 @@ class Reader(NamedTuple):
 
     `load` takes the configuration; `timed` says whether events have times, which `data.time` needs; `known` are the
     number of items and the ranks by training count at which the frequency buckets end, where others have published
-    them.
+    them. `defaults` are values of settings, by dotted names, that this reader has instead of the general ones.
+    `events` and `catalogue` (item, title, text) give what the files hold today, whatever items events name, for a
+    model that is trained.
     """
 
     load: Callable[[Config], Dataset]
     timed: bool = True
     known: tuple[int, list[int]] | None = None
+    defaults: Mapping[str, Any] = {}
+    events: Callable[[Config], Events] | None = None
+    catalogue: Callable[[Config], pl.DataFrame] | None = None
 
 
 READERS: Registry[Reader] = Registry("reader", "data.reader")
+LENGTHS = (20, 50, 100, 200)  # of which `data.length` is chosen where it is 0
 
 
 def reader_name(config: Config) -> str:
@@ -40,6 +49,22 @@ def load(config: Config) -> Dataset:
     if config.data.time and not reader.timed:
         raise UserError(f"config.data.time={config.data.time} needs the times of events, and {name} has none")
     return reader.load(config)
+
+
+def settled(config: Config, dataset: Dataset) -> Config:
+    """The configuration with `data.length` as a number: 0 becomes the least of `LENGTHS` that holds all training events
+    of three users in four, or the largest."""
+    if config.data.length:
+        return config
+    events = (dataset.cuts.train_end - dataset.cuts.first)[dataset.training_users]
+    wanted = np.quantile(events, 0.75) if len(events) else 0
+    length = next((n for n in LENGTHS if n >= wanted), LENGTHS[-1])
+    within = np.minimum(events, length + 1).sum() / max(events.sum(), 1)
+    say(
+        f"data.length {length}, chosen from the data: three users in four have at most {wanted:.0f} training events "
+        f"and {100 * within:.0f} % of all are within it; --config.data.length=N sets it"
+    )
+    return with_fields(config, {"data.length": length})
 
 
 def summary(dataset: Dataset, config: Config) -> str:

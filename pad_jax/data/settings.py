@@ -14,14 +14,23 @@ class DataSettings:
     time: tuple[str | int | float, ...] = setting(
         (), "(t_valid, t_test), a split by time, as numbers or ISO 8601; empty: leave-one-out", "P"
     )
-    min_events: int = setting(5, "users with fewer events are not part of a prepared dataset", "P", least=3)
-    keep: int = setting(23, "latest events of a user", "P", least=3)
-    length: int = setting(20, "L, events that the encoder sees", "C", least=2)
+    min_events: int = setting(5, "users with fewer events have no targets, see `whole`", "P", least=3)
+    keep: int = setting(23, "latest events of a user that are used; 0: all", "P", least=0)
+    whole: bool = setting(
+        False,
+        "users below `min_events` train without targets, events before the latest `keep` are left out of lists; "
+        "False: neither is part of the dataset",
+        "P",
+    )
+    length: int = setting(20, "L, events that the encoder sees; 0: chosen from the data, see `settled`", "C", least=0)
     buckets: int = setting(10, "frequency buckets of about equal numbers of training events", "P", least=1)
 
     def check(self, config: Config) -> None:
         if len(self.time) not in (0, 2):
             raise UserError(f"config.data.time must be (t_valid, t_test) or empty, not {self.time}")
+        for name, least in (("keep", 3), ("length", 2)):
+            if 0 < getattr(self, name) < least:
+                raise UserError(f"config.data.{name} must be 0 or at least {least}, not {getattr(self, name)}")
 
 
 SECTIONS.register("data", DataSettings)

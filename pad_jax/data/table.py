@@ -1,8 +1,10 @@
 """Own data: a table of events and a catalogue of items, in any of the formats of `read_table`."""
 
+import re
 import string
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -10,9 +12,12 @@ from pad_jax.data.assemble import Events, assemble
 from pad_jax.data.dataset import Dataset
 from pad_jax.data.prepared import prepared
 from pad_jax.data.readers import READERS, Reader
-from pad_jax.data.tables import LINE, distinct, read_table, times, whole_rows
+from pad_jax.data.tables import LINE, as_ids, distinct, read_table, times, whole_rows
 from pad_jax.errors import UserError
 from pad_jax.settings import Config, setting
+
+_OPENING = re.compile(r"(?:[\w ]*[:=]\s*)?[(\[{<\"'«]*$")  # of a literal before a column: "Brand: ", "("
+_CLOSING = re.compile(r"^[)\]}>\"'»]*")  # of a literal behind a column
 
 
 @dataclass(frozen=True)
@@ -23,22 +28,28 @@ class TableSettings:
     catalogue: str = setting("", "file of items")
     user: str = setting("user", "column of users")
     item: str = setting("item", "column of items, in both files")
-    time: str = setting("time", "column of times, numbers or ISO 8601; empty: a user's events stand in order")
+    time: str = setting(
+        "time", "column of times, numbers or ISO 8601 (without a zone: UTC); empty: a user's events stand in order"
+    )
     rating: str = setting("", "column of ratings; empty: every row is an event")
     above: float = setting(3.0, "ratings above this are events", "P")
+    title: str = setting("", "column that lists show; empty: `title` where `text` names it, else its first column")
     text: str = setting("{title}", "what is encoded of an item: text with columns of the catalogue in braces")
 
 
 def load(config: Config) -> Dataset:
     """The dataset; every item of the catalogue is a candidate, whether an event names it or not."""
-    table = config.table
-    for name in ("events", "catalogue"):
-        if not getattr(table, name):
-            raise UserError(f"config.table.{name} is empty: set --config.table.{name}=FILE")
-        if not Path(getattr(table, name)).is_file():
-            raise UserError(f"{getattr(table, name)} does not exist; set --config.table.{name}")
-    paths = Path(table.events), Path(table.catalogue)
+    paths = Path(config.table.events), Path(config.table.catalogue)
+    for name, path in zip(("events", "catalogue"), paths, strict=True):
+        _check_given(config, name, path)
     return prepared(config, paths, lambda: read(config, *paths))
+
+
+def _check_given(config: Config, name: str, path: Path) -> None:
+    if not getattr(config.table, name):
+        raise UserError(f"config.table.{name} is empty: set --config.table.{name}=FILE")
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; set --config.table.{name}")
 
 
 def read(config: Config, events: Path, catalogue: Path) -> Dataset:
@@ -46,49 +57,117 @@ def read(config: Config, events: Path, catalogue: Path) -> Dataset:
     return assemble(config, read_events(events, config.table), read_catalogue(catalogue, config.table), only_met=False)
 
 
+def events_of(config: Config) -> Events:
+    """The events of `table.events` as they are, whatever items they name."""
+    _check_given(config, "events", Path(config.table.events))
+    return read_events(Path(config.table.events), config.table)
+
+
+def catalogue_of(config: Config) -> pl.DataFrame:
+    """The items of `table.catalogue`, see `read_catalogue`."""
+    _check_given(config, "catalogue", Path(config.table.catalogue))
+    return read_catalogue(Path(config.table.catalogue), config.table)
+
+
 def read_events(path: Path, table: TableSettings) -> Events:
     """(user, item, time) of the rows with a rating above `table.above`, where there are ratings."""
     columns = {"user": table.user, "item": table.item, "time": table.time, "rating": table.rating}
     columns = {name: column for name, column in columns.items() if column}
-    frame = read_table(path, list(columns.values()))
-    frame = frame.select(LINE, **{n: pl.col(c) for n, c in columns.items()})
-    frame = frame.with_columns(pl.col("user", "item").cast(pl.String))
-    cut = None
+    found = read_table(path, list(columns.values()))
+    frame = found.select(LINE, **{n: pl.col(c) for n, c in columns.items()})
+    frame = frame.with_columns(as_ids(path, found[columns[n]]).alias(n) for n in ("user", "item"))
+    as_times: dict[str, Any] = {}
     if "time" in columns:
-        time, cut = times(path, frame["time"])
+        time, as_times["cut"], as_times["shown"] = times(path, frame["time"])
         frame = frame.with_columns(time.alias("time"))
     if "rating" in columns:
-        frame = frame.with_columns(pl.col("rating").cast(pl.Float64, strict=False))
-    frame = whole_rows(path, frame, list(columns))
+        rating = pl.col("rating").cast(pl.Float64, strict=False)
+        frame = frame.with_columns(rating=pl.when(rating.is_finite()).then(rating))
+    whole = whole_rows(path, frame, list(columns))
+    users, events = whole["user"], whole
     if "rating" in columns:
-        frame = frame.filter((pl.col("rating") > table.above) & pl.col("rating").is_finite()).drop("rating")
-    if not frame.height:
+        events = whole.filter(pl.col("rating") > table.above).drop("rating")
+    if not events.height:
         raise UserError(f"{path} has no events" + (f" rated above {table.above:g}" if table.rating else ""))
-    return Events(frame, cut)
+    out = {"incomplete or malformed": frame.height - whole.height}
+    out[f"rated {table.above:g} or less (table.above)"] = whole.height - events.height
+    told = tuple(f"{count:,} {what}" for what, count in out.items() if count)
+    return Events(events, read=frame.height, out=told, users=users, **as_times)
 
 
 def read_catalogue(path: Path, table: TableSettings) -> pl.DataFrame:
-    """(item, text) of every item; the text is `table.text` with the named columns put in.
+    """(item, title, text) of every item; the text is `table.text` with the named columns put in.
 
-    An item without an id, or with none of the columns, is skipped and counted. Raises UserError for an id that stands
-    twice.
+    An item without an id is skipped and counted; one without any of the columns has an empty text. Raises UserError for
+    an id that stands twice.
     """
-    try:
-        template = [(literal, name) for literal, name, *_ in string.Formatter().parse(table.text)]
-    except ValueError as error:
-        raise UserError(f"config.table.text={table.text!r} is not a template ({error}): write '{{title}}'") from error
+    template = parse_template(table.text)
     names = [name for _, name in template if name is not None]
-    if not names or not all(names):
-        raise UserError(f"config.table.text={table.text!r} must name columns: write '{{title}}, {{brand}}'")
-    frame = read_table(path, [table.item, *names])
-    value = {name: pl.col(name).cast(pl.String).fill_null("").str.strip_chars() for name in names}
-    pieces = [piece for literal, name in template for piece in (pl.lit(literal), *([value[name]] if name else []))]
-    told = pl.any_horizontal(column != "" for column in value.values())
-    text = pl.when(told).then(pl.concat_str(pieces).str.strip_chars())
-    items = whole_rows(path, frame.select(LINE, item=pl.col(table.item).cast(pl.String), text=text), ("item", "text"))
+    title = table.title or ("title" if "title" in names else names[0])
+    frame = read_table(path, [table.item, title, *names])
+    items = frame.select(
+        LINE,
+        item=as_ids(path, frame[table.item]),
+        title=pl.col(title).cast(pl.String).fill_null("").str.strip_chars(),
+        text=filled(template),
+    )
+    items = whole_rows(path, items, ("item",))
     if not items.height:
-        raise UserError(f"{path} has no items with text")
+        raise UserError(f"{path} has no items")
+    if not (items["text"] != "").any():
+        raise UserError(f"{path}: no item has a value in {', '.join(names)}; set --config.table.text")
     return distinct(path, items)
 
 
-READERS.register("table", Reader(load), settings=TableSettings)
+def parse_template(text: str) -> list[tuple[str, str | None]]:
+    """(literal, column behind it) of `table.text`, None behind the last. Raises UserError for what is no template."""
+    try:
+        parsed = list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise UserError(f"config.table.text={text!r} is not a template ({error}): write '{{title}}'") from error
+    names = [name for _, name, *_ in parsed if name is not None]
+    if not names or not all(names):
+        raise UserError(f"config.table.text={text!r} must name columns: write '{{title}}, {{brand}}'")
+    if any(form or conversion for _, _, form, conversion in parsed):
+        raise UserError(f"config.table.text={text!r}: columns stand as they are, without ! and :, as in '{{title}}'")
+    return [(literal, name) for literal, name, *_ in parsed]
+
+
+def filled(template: list[tuple[str, str | None]]) -> pl.Expr:
+    """The template with the values of a row; where one is missing, nothing of what joins or encloses it is left.
+
+    A literal between two columns is cut into what closes the first ("), "), what joins them, and what opens the second
+    ("Brand: ", "("). What closes or opens a column goes with it; what joins stands before a column that has one before
+    it. What stands before the first column and behind the last one is kept.
+    """
+    literals = [literal for literal, name in template if name is not None]
+    names = [name for _, name in template if name is not None]
+    end = "" if template[-1][1] is not None else template[-1][0]
+    closing = [_CLOSING.match(literal)[0] for literal in (*literals[1:], end)]  # type: ignore[index]
+    nothing = pl.lit("")
+    pieces, earlier = [], pl.lit(False)
+    for place, name in enumerate(names):
+        value = pl.col(name).cast(pl.String).fill_null("").str.strip_chars()
+        rest = literals[place][len(closing[place - 1]) if place else 0 :]
+        opening = _OPENING.search(rest)[0]  # type: ignore[index]
+        joint = pl.lit(rest[: len(rest) - len(opening)])
+        if place == 0:
+            pieces.append(joint)
+        before = pl.when(earlier).then(joint).otherwise(nothing)
+        piece = pl.concat_str(before, pl.lit(opening), value, pl.lit(closing[place]))
+        pieces.append(pl.when(value != "").then(piece).otherwise(nothing))
+        earlier = earlier | (value != "")
+    whole = pl.concat_str(*pieces, pl.lit(end[len(closing[-1]) :])).str.strip_chars()
+    return pl.when(earlier).then(whole).otherwise(nothing)
+
+
+READERS.register(
+    "table",
+    Reader(
+        load,
+        defaults={"data.keep": 0, "data.length": 0, "data.whole": True},
+        events=events_of,
+        catalogue=catalogue_of,
+    ),
+    settings=TableSettings,
+)

@@ -9,6 +9,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,20 @@ def _plain(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
         if not (text or kind.is_numeric() or isinstance(kind, pl.Date | pl.Datetime)):
             raise UserError(f"{path}: column {name!r} holds {kind}; it must hold text, numbers or dates")
     return frame.with_columns(pl.col(pl.Categorical, pl.Enum, pl.Null).cast(pl.String))
+
+
+def as_ids(path: Path, column: pl.Series) -> pl.Series:
+    """Ids as text, numbers without a fraction as whole ones. Raises UserError for numbers with one, and for dates."""
+    if column.dtype.is_float() or isinstance(column.dtype, pl.Decimal):
+        column = column.cast(pl.Float64)
+        column = column.set(column.is_nan(), None)  # as pandas writes a missing id
+        whole = column.cast(pl.Int64, strict=False)
+        if not (whole.cast(pl.Float64) == column).all():
+            raise UserError(f"{path}: column {column.name!r} holds ids, which must be text or whole numbers")
+        column = whole
+    if column.dtype.is_temporal():
+        raise UserError(f"{path}: column {column.name!r} holds ids, which must be text or whole numbers, not dates")
+    return column.cast(pl.String)
 
 
 def read_lines(path: Path, separator: str, columns: Sequence[str]) -> pl.LazyFrame:
@@ -183,9 +198,12 @@ def _try(make: Callable[[Any], Any], value: Any) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """A string, or a number as one. Raises ValueError for anything else, and for what is not Unicode."""
+    """A string, or a number as one, 1.0 like 1. Raises ValueError for anything else, and for what is not Unicode."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError
+    if isinstance(value, float):
+        value = number(value)
+        value = int(value) if value.is_integer() else value
     text = value if isinstance(value, str) else repr(value)
     text.encode()
     return text
@@ -207,8 +225,8 @@ def whole_number(value: Any) -> int:
     return found
 
 
-def times(path: Path, column: pl.Series) -> tuple[pl.Series, Cut]:
-    """Times as numbers, null where one cannot be read, and how a cut becomes such a number.
+def times(path: Path, column: pl.Series) -> tuple[pl.Series, Cut, Callable[[Any], str | int | float]]:
+    """Times as numbers, null where one cannot be read; how a cut becomes such a number, and the other way round.
 
     Numbers stay as they are, in whatever unit. Dates and times in ISO 8601 become microseconds; without a zone they
     count as UTC. A column of strings holds whichever of both more of them are.
@@ -216,16 +234,16 @@ def times(path: Path, column: pl.Series) -> tuple[pl.Series, Cut]:
     if column.dtype.is_float():
         column = column.set(~column.is_finite(), None)
     if column.dtype.is_numeric():
-        return column, number_cut(path)
+        return column, number_cut(path), as_number
     if column.dtype.is_temporal():
-        return _microseconds(column), date_cut(path)
+        return _microseconds(column), date_cut(path), as_date
     whole = column.cast(pl.Int64, strict=False)
     real = column.cast(pl.Float64, strict=False)
     real = real.set(~real.is_finite(), None)
     dates = _parse_dates(column)
     if dates.null_count() < real.null_count():
-        return dates, date_cut(path)
-    return whole if whole.null_count() == real.null_count() else real, number_cut(path)
+        return dates, date_cut(path), as_date
+    return whole if whole.null_count() == real.null_count() else real, number_cut(path), as_number
 
 
 def _parse_dates(column: pl.Series) -> pl.Series:
@@ -249,11 +267,21 @@ def number_cut(path: Path) -> Cut:
 
     def cut(value: str | int | float) -> int | float:
         try:
-            return float(value)
+            return value if isinstance(value, int) else float(value)
         except (ValueError, OverflowError) as error:
             raise UserError(f"config.data.time: {value!r} is not a number, and the times in {path} are") from error
 
     return cut
+
+
+def as_number(time: int | float) -> int | float:
+    """Times that are numbers are what cuts are."""
+    return time
+
+
+def as_date(time: int) -> str:
+    """ISO 8601 in UTC of microseconds since 1970: what `date_cut` takes back."""
+    return (datetime(1970, 1, 1) + timedelta(microseconds=time)).isoformat()
 
 
 def date_cut(path: Path) -> Cut:

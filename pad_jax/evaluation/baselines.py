@@ -42,7 +42,7 @@ def baseline_ranks(
         scorers["text_cosine"] = lambda last, _: cosine(last)
         scorers["markov_text"] = lambda last, before: np.log1p(counted(last)) + 2 * cosine(last) + cosine(before)
     for name, score in scorers.items():
-        yield name, None if score is None else _ranks(score, split)
+        yield name, None if score is None else ranks_by(score, split)
 
 
 def cosine_of(text: Float[np.ndarray, "I E"]) -> Callable[[Any], Float[np.ndarray, "B I"]]:
@@ -64,7 +64,8 @@ def _follows(dataset: Dataset) -> Any:
     return scipy.sparse.csr_matrix((np.ones(len(pairs[0])), pairs), shape=(size, size))
 
 
-def _ranks(score: Callable[..., Any], split: Split) -> Float[np.ndarray, " U"]:
+def ranks_by(score: Callable[..., Any], split: Split) -> Float[np.ndarray, " U"]:
+    """The rank of every user's target by `score`, from the last item and the one before of B users to [B, I]."""
     ranks = np.zeros(len(split.target))
     for begin in range(0, len(ranks), _ROWS):
         rows = slice(begin, begin + _ROWS)

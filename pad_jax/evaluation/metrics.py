@@ -1,16 +1,19 @@
-"""HR, nDCG, MRR and own metrics from ranks, for all users and by how often training met the target."""
+"""HR, nDCG, MRR and own metrics from ranks and lists, for all users and by how often training met the target."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from pad_jax.data.dataset import frequency_group
+from pad_jax.data.dataset import frequency_buckets, frequency_group
 from pad_jax.errors import UserError
 from pad_jax.registry import SECTIONS, Registry
 from pad_jax.settings import Config, check_choice, setting
+
+if TYPE_CHECKING:
+    from pad_jax.evaluation.lists import Lists
 
 
 class Metric(NamedTuple):
@@ -24,7 +27,18 @@ class Metric(NamedTuple):
     at_k: bool = True
 
 
-METRICS: Registry[Metric] = Registry("metric", configurable=False)
+class ListMetric(NamedTuple):
+    """A metric of the first k items of the lists that a phase's best checkpoint makes.
+
+    `value(lists, k)` gives a number per user, whose mean is reported, or one for all lists together, or None where it
+    cannot be told. `several` says that it makes sense only where users have several targets (`eval.targets`).
+    """
+
+    value: Callable[["Lists", int], Float[np.ndarray, " U"] | float | None]
+    several: bool = False
+
+
+METRICS: Registry[Metric | ListMetric] = Registry("metric", configurable=False)
 
 
 def hit_ratio(ranks: Float[np.ndarray, " U"], k: int) -> Float[np.ndarray, " U"]:
@@ -46,8 +60,17 @@ METRICS.register("MRR", Metric(lambda ranks, _: 1 / ranks, at_k=False))
 class EvalSettings:
     ks: tuple[int, ...] = setting((1, 5, 10, 20, 50), "cut-offs of metrics; 10 is always among them", least=1)
     batch: int = setting(256, "users ranked at once on each device", least=1)
+    targets: str = setting(
+        "next",
+        "the next event alone, or with `data.time` for recall, precision and MAP all events of the split",
+        choices=("next", "all"),
+    )
+
+    serve: str = setting("best", "phase that `model/` is of: `best` on validation, `last`, or a phase's name", "O")
 
     def check(self, config: Config) -> None:
+        if self.targets == "all" and not config.data.time:
+            raise UserError("config.eval.targets=all needs a split by time: set config.data.time")
         if 10 not in self.ks:
             raise UserError(f"config.eval.ks must have 10 among them, not {self.ks}")
         check_choice("train.select", config.train.select, names(self.ks))
@@ -57,44 +80,60 @@ SECTIONS.register("eval", EvalSettings)
 
 
 def names(ks: Sequence[int]) -> list[str]:
-    """Of all metrics, as results have them."""
-    return [n for name, metric in METRICS.items() for n in ([f"{name}@{k}" for k in ks] if metric.at_k else [name])]
+    """Of all metrics of ranks, as results have them."""
+    by_rank = [(name, metric) for name, metric in METRICS.items() if isinstance(metric, Metric)]
+    return [n for name, metric in by_rank for n in ([f"{name}@{k}" for k in ks] if metric.at_k else [name])]
 
 
 def summarize(
+    config: Config,
     ranks: Float[np.ndarray, " U"],
-    target_counts: Int[np.ndarray, " U"],
-    target_buckets: Int[np.ndarray, " U"],
-    ks: Sequence[int],
-    buckets: int,
-    items: int,
+    target: Int[np.ndarray, " U"],
+    counts: Int[np.ndarray, " I"],
+    lists: "Lists | None" = None,
 ) -> dict[str, Any]:
     """Metrics as `results.json` holds them; a group without users has null metrics.
 
     Args:
+        config: of the run.
         ranks: of every user's target.
-        target_counts: how often training met it.
-        target_buckets: its frequency bucket.
-        ks: cut-offs.
-        buckets: how many buckets there are.
-        items: N.
+        target: item numbers.
+        counts: training events of each item.
+        lists: of the same users; without them there are no metrics of lists.
     """
-    groups = frequency_group(target_counts)
+    bucket, _ = frequency_buckets(counts, config.data.buckets)
+
+    def metrics(users):
+        return _metrics(config, ranks[users], len(counts) - 1, lists and lists.of(users))
+
+    groups = frequency_group(counts[target])
+    buckets = (bucket[target] == number for number in range(1, config.data.buckets + 1))
     return {
-        **_metrics(ranks, ks, items),
-        "by_frequency": {name: _metrics(ranks[mask], ks, items) for name, mask in groups.items()},
-        "by_bucket": [_metrics(ranks[target_buckets == bucket], ks, items) for bucket in range(1, buckets + 1)],
+        **metrics(np.ones(len(ranks), bool)),
+        "by_frequency": {name: metrics(users) for name, users in groups.items()},
+        "by_bucket": [metrics(users) for users in buckets],
     }
 
 
-def _metrics(ranks: Float[np.ndarray, " U"], ks: Sequence[int], items: int) -> dict[str, Any]:
+def _metrics(config: Config, ranks: Float[np.ndarray, " U"], items: int, lists: "Lists | None") -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, (value, at_k) in METRICS.items():
-        for k in ks if at_k else (items,):
-            values = np.asarray(value(ranks, k))
-            if values.shape != ranks.shape:
-                raise UserError(
-                    f"the metric {name!r} must give a number for each of {len(ranks)} users, not {values.shape}"
-                )
-            found[f"{name}@{k}" if at_k else name] = float(values.mean()) if len(ranks) else None
+    for name, metric in METRICS.items():
+        if isinstance(metric, ListMetric):
+            if lists is None or (metric.several and config.eval.targets != "all"):
+                continue
+            for k in config.eval.ks:
+                found[f"{name}@{k}"] = _mean(name, metric.value(lists, min(k, items)), ranks) if len(ranks) else None
+            continue
+        for k in config.eval.ks if metric.at_k else (items,):
+            key = f"{name}@{k}" if metric.at_k else name
+            found[key] = _mean(name, np.asarray(metric.value(ranks, k)), ranks) if len(ranks) else None
     return found | {"users": len(ranks)}
+
+
+def _mean(name: str, value: Any, ranks: Float[np.ndarray, " U"]) -> float | None:
+    """The mean over users of what a metric gives, or its one number. Raises UserError for anything else."""
+    if value is None or isinstance(value, float):
+        return value
+    if np.shape(value) != ranks.shape:
+        raise UserError(f"the metric {name!r} must give a number for each of {len(ranks)} users, not {np.shape(value)}")
+    return float(value.mean())

@@ -1,7 +1,7 @@
 """Full ranking over all items, on the device, by counting."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -91,6 +91,34 @@ def ranks_of(
     return map_blocks(rank, (users, target, history), rows)
 
 
+def top_of(
+    users: Any,
+    items: Any,
+    history: Int[Array, "B H"],
+    rows: int,
+    score: Callable[[Any, Any], Float[Array, "B I"]],
+    k: int,
+) -> Int[Array, "B k"]:
+    """The items 1..N with the highest scores, some users at a time; 0 where there are too few.
+
+    Args:
+        users: arrays [B, ..] in a tree that `score` understands.
+        items: the item side.
+        history: each user's distinct items, which are left out; 0 is padding.
+        rows: users at a time, see `rows_that_fit`.
+        score: from some users and all items to [B, I].
+        k: how many.
+    """
+
+    def top(part):
+        user, history = part
+        scores = score(user, items).at[jnp.arange(len(history))[:, None], history].set(-jnp.inf).at[:, 0].set(-jnp.inf)
+        best, found = jax.lax.top_k(scores, k)
+        return jnp.where(jnp.isfinite(best), found, 0)
+
+    return map_blocks(top, (users, history), rows)
+
+
 def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], Float[np.ndarray, " U"]]:
     """A function from (params, data, split) to the rank of every user's target; compiled once for each split.
 
@@ -98,42 +126,70 @@ def ranker(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Split], 
     not depend on either number.
     """
 
+    found = _for_users(scorer, batch, ranks_of)
+    return lambda params, data, split: found(params, data, split, [split])
+
+
+def lister(
+    scorer: Scorer, batch: int, k: int
+) -> Callable[[Params, DeviceData, Split, Sequence[Split]], tuple[np.ndarray, np.ndarray]]:
+    """A function from (params, data, split, splits) to the rank of every user's target and the k best items of every
+    user; compiled once for all `splits` of the same number of users. See `ranker`."""
+
+    def both(users, items, target, history, rows, score):
+        return ranks_of(users, items, target, history, rows, score), top_of(users, items, history, rows, score, k)
+
+    return _for_users(scorer, batch, both)
+
+
+def _for_users(scorer: Scorer, batch: int, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of (users, items, target, history, rows at a time, score) for all users of one of `splits`, which have
+    their shapes in common."""
+
     @jax.jit
     def catalogue(params: Params, data: DeviceData):
         vectors, gates = scorer.catalogue(params, data)
         return vectors, scorer.weighted(vectors, gates)
 
     @functools.partial(jax.pmap, axis_name=parallel.AXIS, in_axes=(None, 0, None), static_broadcasted_argnums=2)
-    def ranks(shared, rows: tuple[Split, Array], tokens: int):
+    def on_device(shared, rows: tuple[Array, Array, Array, Array], tokens: int):
         params, vectors, items = shared
-        split, start = rows
-        layout = lay_out(jnp.asarray(split.inputs) > 0, start, tokens)
-        ids = jnp.take(split.inputs.reshape(-1), layout.grid.cell, mode="fill", fill_value=0)
+        inputs, target, history, start = rows
+        layout = lay_out(inputs > 0, start, tokens)
+        ids = jnp.take(inputs.reshape(-1), layout.grid.cell, mode="fill", fill_value=0)
         users = scorer.users(params, jax.tree.map(lambda x: x[ids], vectors), layout)
         count = len(jax.tree.leaves(vectors)[0])
         score = functools.partial(scorer.scores, rows=count)
-        target, history = jnp.asarray(split.target), jnp.asarray(split.history)
-        return ranks_of(jax.tree.map(layout.last, users), items, target, history, rows_that_fit(count), score)
+        users = jax.tree.map(layout.last, users)
+        return function(users, items, target, history, rows_that_fit(count), score)
 
-    def rank(params: Params, data: DeviceData, split: Split) -> Float[np.ndarray, " U"]:
-        params = parallel.as_global(params)
-        shared = (params, *catalogue(params, data))
-        users = len(split.target)
-        devices = parallel.devices()
+    def packed(split: Split) -> tuple[np.ndarray, np.ndarray, int]:
+        """Users of every part and device (-1 fills up), where each one's tokens begin, and the most tokens."""
+        users, devices = len(split.target), parallel.devices()
         share = min(batch, -(-users // devices))
         parts = -(-users // (devices * share))
         lengths = (split.inputs > 0).sum(axis=1)
-        # every device has users of all lengths in every part; -1 fills up
+        # every device has users of all lengths in every part
         order = np.concatenate([np.argsort(lengths, kind="stable"), np.full(parts * devices * share - users, -1)])
         order = order.reshape(share, parts * devices).T
-        held = np.where(order >= 0, lengths[order], 0)
-        start, bins = pack(held, split.inputs.shape[1])
+        start, bins = pack(np.where(order >= 0, lengths[order], 0), split.inputs.shape[1])
         tokens = max(int(bins.max()), 1) * split.inputs.shape[1]
-        result = np.zeros(users, np.float32)
-        for index, begin in zip(order.reshape(parts, -1), start.reshape(parts, -1), strict=True):
-            part = jax.tree.map(lambda x, i=index: np.where((i >= 0).reshape(-1, *(1,) * (x.ndim - 1)), x[i], 0), split)
-            found = parallel.map_rows(lambda s, r: ranks(s, r, tokens), shared, (part, begin))
-            result[index[index >= 0]] = found[index >= 0]
-        return result
+        return order.reshape(parts, -1), start.reshape(parts, -1), tokens
 
-    return rank
+    def over_users(params: Params, data: DeviceData, split: Split, splits: Sequence[Split]) -> Any:
+        params = parallel.as_global(params)
+        shared = (params, *catalogue(params, data))
+        order, start, _ = packed(split)
+        tokens = max(packed(other)[2] for other in splits)
+        width = max(1, *(other.history.width for other in splits))
+        parts = []
+        for index, begin in zip(order, start, strict=True):
+            there = index >= 0
+            history = np.zeros((len(index), width), np.int32)
+            history[there, : split.history.width] = split.history[index[there]]
+            rows = np.where(there[:, None], split.inputs[index], 0), np.where(there, split.target[index], 0), history
+            parts.append(parallel.map_rows(lambda s, r: on_device(s, r, tokens), shared, (*rows, begin)))
+        place = np.argsort(order.reshape(-1), kind="stable")[-len(split.target) :]
+        return jax.tree.map(lambda *x: np.concatenate(x)[place], *parts)
+
+    return over_users

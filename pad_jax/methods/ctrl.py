@@ -38,11 +38,10 @@ def ctrl(config: Config) -> Method:
                 ("id",),
                 pretrain_loss,
                 start={"tables/id": "tables/aligned"},
-                budget=("pretrain", "finetune"),
                 rate="pretrain",
             ),
         ),
     )
 
 
-METHODS.register("ctrl", ctrl)
+METHODS.register("ctrl", ctrl, rules=2, older={1: ctrl})  # 1: epochs of pretrain and finetune

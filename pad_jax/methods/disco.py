@@ -95,8 +95,7 @@ def disco(config: Config) -> Method:
     the parts, whatever `model.fusion` says of other methods.
     """
     del config
-    budget = ("pretrain", "align", "finetune")
-    return Method("disco", (Phase("pretrain", ("disco",), disco_loss, budget=budget, critics=critics),))
+    return Method("disco", (Phase("pretrain", ("disco",), disco_loss, critics=critics),))
 
 
-METHODS.register("disco", disco, settings=DiscoSettings)
+METHODS.register("disco", disco, settings=DiscoSettings, rules=2, older={1: disco})  # 1: epochs of all phases

@@ -12,7 +12,7 @@ def hybrid(config: Config) -> Method:
     The paper does not say where E starts.
     """
     del config
-    return Method("hybrid", (Phase("pretrain", ("aligned",), pretrain_loss, budget=("pretrain", "align", "finetune")),))
+    return Method("hybrid", (Phase("pretrain", ("aligned",), pretrain_loss),))
 
 
-METHODS.register("hybrid", hybrid)
+METHODS.register("hybrid", hybrid, rules=2, older={1: hybrid})  # 1: epochs of all phases

@@ -24,11 +24,10 @@ def make(config: Config) -> Method:
                 finetuning(("id",)),
                 start={path: path for path in carried},
                 keep=carried if config.experts.freeze_carried else (),
-                budget=("align", "finetune"),
                 gate="scalar",
             ),
         ),
     )
 
 
-METHODS.register("make", make)
+METHODS.register("make", make, rules=2, older={1: make})  # 1: epochs of align and finetune

@@ -12,7 +12,7 @@ def morec(config: Config) -> Method:
     Differs: the original trains the text encoder too; PAD compares with a frozen one, as here.
     """
     del config
-    return Method("morec", (Phase("pretrain", ("text",), pretrain_loss, budget=("pretrain", "align", "finetune")),))
+    return Method("morec", (Phase("pretrain", ("text",), pretrain_loss),))
 
 
-METHODS.register("morec", morec)
+METHODS.register("morec", morec, rules=2, older={1: morec})  # 1: epochs of all phases

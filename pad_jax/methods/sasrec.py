@@ -7,9 +7,9 @@ from pad_jax.settings import Config
 
 
 def sasrec(config: Config) -> Method:
-    """Phase 1 of PAD, with the epochs of all its phases together."""
+    """Phase 1 of PAD."""
     del config
-    return Method("sasrec", (Phase("pretrain", ("id",), pretrain_loss, budget=("pretrain", "align", "finetune")),))
+    return Method("sasrec", (Phase("pretrain", ("id",), pretrain_loss),))
 
 
-METHODS.register("sasrec", sasrec)
+METHODS.register("sasrec", sasrec, rules=2, older={1: sasrec})  # 1: epochs of all phases

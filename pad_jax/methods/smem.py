@@ -25,10 +25,9 @@ def smem(config: Config) -> Method:
                 start=start | {path: path for path in pretrained},
                 scale=scale,
                 keep=pretrained if config.experts.freeze_carried else (),
-                budget=("align", "finetune"),
             ),
         ),
     )
 
 
-METHODS.register("smem", smem)
+METHODS.register("smem", smem, rules=2, older={1: smem})  # 1: epochs of align and finetune

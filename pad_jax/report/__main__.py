@@ -2,7 +2,7 @@
 
 Prints Markdown: a row per group of runs (the seeds of one configuration are one row, mean and standard deviation), the
 baselines that hardly learn, and the difference between the first runs and those behind --against with a bootstrap
-interval over users.
+interval over users. --page=FILE.html also draws it, with the learning curves of every phase.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pad_jax.data.dataset import frequency_group
 from pad_jax.errors import UserError
 from pad_jax.evaluation.significance import bootstrap_interval
 from pad_jax.report.groups import METRICS, RunGroup
+from pad_jax.report.page import Page, add_curves
 from pad_jax.report.table import GROUPS, LABELS, cells, header
 from pad_jax.workdir.results import read_ranks
 
@@ -51,6 +52,19 @@ def report(first: list[Path], second: list[Path]) -> str:
     return "\n".join(lines)
 
 
+def draw(path: Path, text: str, groups: list[RunGroup]) -> None:
+    """A page of what `report` says, with the learning curves of every phase."""
+    page = Page(f"Runs on {groups[0].results[0]['dataset']}")
+    for block in text.split("\n\n"):
+        lines = [line.strip("| ").split(" | ") for line in block.splitlines()]
+        if block.startswith("|"):
+            page.table([""] * (len(lines[2]) - len(lines[0])) + lines[0], lines[2:])
+        else:
+            page.text(block)
+    add_curves(page, {group.label: group for group in groups})
+    page.write(path.parent, path.stem)
+
+
 def _group_masks(workdir: Path) -> dict[str, np.ndarray]:
     """Which users belong to each group of GROUPS, and to cold and unseen together."""
     counts = read_ranks(workdir)["test/target_count"].astype(int)
@@ -62,9 +76,13 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m pad_jax.report", description=__doc__.splitlines()[0])
     parser.add_argument("workdirs", nargs="+", type=Path)
     parser.add_argument("--against", nargs="+", type=Path, default=[])
+    parser.add_argument("--page", type=Path, help="FILE.html, where the same is drawn with learning curves")
     arguments = parser.parse_args(argv)
     try:
-        print(report(arguments.workdirs, arguments.against))
+        text = report(arguments.workdirs, arguments.against)
+        print(text)
+        if arguments.page:
+            draw(arguments.page, text, [RunGroup(p) for p in (arguments.workdirs, arguments.against) if p])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

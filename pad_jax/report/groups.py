@@ -78,12 +78,25 @@ class RunGroup:
         seconds: list[float] = []
         for path, results in zip(self.paths, self.results, strict=True):
             for phase in results["phases"]:
-                log = path / phase / "metrics.jsonl"
-                if not log.exists():
-                    raise UserError(f"{log} is missing, which has the seconds of epochs; put it back, or remove {path}")
-                epochs = np.diff([json.loads(line)["seconds"] for line in log.read_text().splitlines()], prepend=0.0)
+                epochs = np.diff([line["seconds"] for line in self._log(path, phase)], prepend=0.0)
                 seconds += [float(np.median(epochs))] * len(epochs)
         return float(np.mean(seconds))
+
+    def curves(self, metric: str) -> dict[str, list[list[float]]]:
+        """The metric on validation after every epoch of each phase, in percent, for each seed."""
+        found: dict[str, list[list[float]]] = {}
+        for path, results in zip(self.paths, self.results, strict=True):
+            for phase in results["phases"]:
+                lines = self._log(path, phase)
+                found.setdefault(phase, []).append([100 * line["valid"][metric] for line in lines])
+        return found
+
+    @staticmethod
+    def _log(path: Path, phase: str) -> list[dict[str, Any]]:
+        log = path / phase / "metrics.jsonl"
+        if not log.exists():
+            raise UserError(f"{log} is missing, which has a line for each epoch; put it back, or remove {path}")
+        return [json.loads(line) for line in log.read_text().splitlines()]
 
     def cell(self, group: str, metric: str) -> str:
         """Mean and standard deviation over seeds, in percent; `-` for a group without users."""

@@ -4,11 +4,12 @@ import base64
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pad_jax.atomic import write_atomically
+from pad_jax.report.groups import RunGroup
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -80,6 +81,18 @@ class Page:
         )
         write_atomically(directory / f"{name}.html", page.encode())
         return directory / f"{name}.html"
+
+
+def add_curves(page: Page, groups: Mapping[str, RunGroup]) -> None:
+    """The learning curves of every phase of some runs."""
+    from pad_jax.report import plots  # slow to import
+
+    page.heading("Learning curves")
+    drawn = plots.learning_curves({name: group.curves("nDCG@10") for name, group in groups.items()}, "valid nDCG@10, %")
+    caption = (
+        "nDCG@10 on the validation split after every epoch, one phase behind the other, a line for each seed; the "
+    )
+    page.picture("curves", drawn, caption + "mark is the best epoch.")
 
 
 def _inline(text: str) -> str:

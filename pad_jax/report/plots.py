@@ -96,6 +96,36 @@ def curves(
     return _done(figure)
 
 
+def learning_curves(
+    panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], ylabel: str, columns: int = 3
+) -> Any:
+    """A panel for each run: over its epochs, one phase behind the other, a line for each phase and seed; the best epoch
+    of each has a mark."""
+    rows, columns = -(-len(panels) // columns), min(columns, len(panels))
+    figure, axes = plt.subplots(rows, columns, figsize=(max(3.4 * columns, 5), 2.5 * rows), squeeze=False)
+    phases = list(dict.fromkeys(phase for curves in panels.values() for phase in curves))
+    for axis, (title, curves) in zip(axes.flat, panels.items(), strict=False):
+        begin = 0
+        for phase, seeds in curves.items():
+            number = phases.index(phase)
+            for values in seeds:
+                x, best = begin + 1 + np.arange(len(values)), int(np.argmax(values))
+                axis.plot(x, values, color=COLOURS[number], linestyle=LINES[-1 - number % len(LINES)], linewidth=1)
+                axis.plot(x[best], values[best], MARKS[number], color=COLOURS[number], markersize=4)
+            begin += max(map(len, seeds))
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("epoch", fontsize=8)
+        axis.set_ylabel(ylabel, fontsize=8)
+    for axis in list(axes.flat)[len(panels) :]:
+        axis.set_visible(False)
+    handles = [
+        plt.Line2D([], [], color=COLOURS[n], marker=MARKS[n], linestyle=LINES[-1 - n % len(LINES)], label=phase)
+        for n, phase in enumerate(phases)
+    ]
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+    return _done(figure)
+
+
 def distributions(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, columns: int = 4, bins: int = 80) -> Any:
     """A panel for each entry: outlined histograms of its samples, as densities."""
     rows = -(-len(panels) // columns)

@@ -54,13 +54,36 @@ def as_text(results: Mapping[str, Any], split: str = "test") -> str:
     titles = header(results, split)
     body = [(label, cells(metrics)) for label, metrics in rows(results, split)]
     width = max(len(label) for label, _ in body)
-    columns = [max(11, len(title)) for title in titles]
+    columns = [max(map(len, column)) for column in zip(titles, *(values for _, values in body), strict=True)]
 
     def line(label: str, values: Sequence[str]) -> str:
         return f"{label:<{width}}  " + "  ".join(f"{v:>{w}}" for v, w in zip(values, columns, strict=True))
 
     title = f"{results['dataset']}, {split}: HR@10 nDCG@10 in percent, by how often training met the target"
     return "\n".join([title, line("", titles), *(line(label, values) for label, values in body)])
+
+
+#: Metrics of lists: name -> title, and what the value in results is multiplied by.
+OF_LISTS = {
+    "coverage": ("coverage, %", 100),
+    "Gini": ("Gini", 1),
+    "novelty": ("novelty, bits", 1),
+    "popularity": ("popularity, events", 1),
+    "diversity": ("diversity", 1),
+    "recall": ("recall, %", 100),
+    "precision": ("precision, %", 100),
+    "MAP": ("MAP, %", 100),
+}
+
+
+def of_lists(metrics: Sequence[Mapping[str, Any]], k: int = 10) -> dict[str, str]:
+    """Title and value of each metric of lists that some results have, a mean over them; `-` for none."""
+    found = {}
+    for name, (title, factor) in OF_LISTS.items():
+        values = [m[f"{name}@{k}"] for m in metrics if f"{name}@{k}" in m]
+        if values:
+            found[title] = "-" if None in values else number(factor * float(np.mean(values)))
+    return found
 
 
 def as_markdown(results: Mapping[str, Any], split: str = "test") -> str:
@@ -75,4 +98,13 @@ def as_markdown(results: Mapping[str, Any], split: str = "test") -> str:
         f"(method {results['method']}, backbone {results['backbone']}, loss {results['loss']}, recipe "
         f"{results['recipe']}, seed {results['seed']})"
     )
-    return "\n".join([title, "", *("| " + " | ".join(line) + " |" for line in lines), ""])
+    found = [title, "", *("| " + " | ".join(line) + " |" for line in lines), ""]
+    last_first = list(reversed(results["phases"].items()))
+    shown = {label: of_lists([p[split]]) for (label, _), (_, p) in zip(rows(results, split), last_first, strict=False)}
+    if all(shown.values()):
+        titles = list(next(iter(shown.values())))
+        found += ["The first ten of every user's list", "", "| | " + " | ".join(titles) + " |"]
+        found += ["| --- |" + " ---: |" * len(titles)]
+        found += [f"| {label} | " + " | ".join(values.values()) + " |" for label, values in shown.items()]
+        found.append("")
+    return "\n".join(found)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -53,6 +53,7 @@ class Artifact:
     vectors: dict[str, Any]
     gates: Float[np.ndarray, "I K"]
     text: Text
+    counts: Int[np.ndarray, " I"] | None = None  # training events of each item; None: not known of earlier versions
 
     @classmethod
     def of(
@@ -76,15 +77,17 @@ class Artifact:
         """
         vectors, gates = jax.tree.map(np.asarray, jax.jit(scorer.catalogue)(params, data))
         kept = {name: params[name] for name in ("encoders", "towers", "gate") if name in params}
-        return cls(scorer, kept, item_ids, titles, vectors, gates, text)
+        return cls(scorer, kept, item_ids, titles, vectors, gates, text, np.asarray(data.counts))
 
     def save(self, folder: Path, identity: Any) -> None:
-        """Writes what `load` reads; `identity` is what `is_of` compares. One process of several writes."""
+        """Writes what `load` reads; `identity` is what `identity_of` finds. One process of several writes."""
         if not parallel.is_main():
             return
         transform = self.text.transform
         tensors = flatten_dict({"params": self.params, "vectors": self.vectors}, sep="/") | {"gates": self.gates}
         tensors |= {f"transform/{name}": x for name, x in transform.arrays.items()}
+        if self.counts is not None:
+            tensors["counts"] = self.counts
         scorer = self.scorer
         about = {
             "experts": scorer.experts,
@@ -100,7 +103,7 @@ class Artifact:
         try:
             with folder_atomically(folder) as partial:
                 save_file(arrays, partial / "model.safetensors", header)
-                items = {"item": list(self.item_ids), "text": list(self.titles)}
+                items = {"item": list(self.item_ids), "title": list(self.titles)}
                 pl.DataFrame(items).write_parquet(partial / "items.parquet")
         except (OSError, SafetensorError, pl.exceptions.PolarsError) as error:
             raise UserError(f"{folder} cannot be written ({first_line(error)}); use another --workdir") from error
@@ -136,24 +139,25 @@ class Artifact:
                 scorer,
                 jax.tree.map(jnp.asarray, tree["params"]),
                 items["item"].to_list(),
-                items["text"].to_list(),
+                items["title" if "title" in items.columns else "text"].to_list(),
                 {expert: tree["vectors"][expert] for expert in experts},
                 tensors["gates"],
                 Text(width, about["manifest"], Transform(about["transform"], arrays)),
+                tensors.get("counts"),
             )
         except (SafetensorError, KeyError, TypeError, *BROKEN) as error:
             why = first_line(error)
             raise UserError(f"{folder} is damaged ({why}); remove it and run the job `evaluate`") from error
 
 
-def is_of(folder: Path, identity: Any) -> bool:
-    """Whether `folder` is what `Artifact.save` writes for this identity."""
+def identity_of(folder: Path) -> dict[str, Any] | None:
+    """What `Artifact.save` was told of the model in a folder; None where there is none that can be read."""
     try:
         with safe_open(folder / "model.safetensors", "numpy") as file:
             header = file.metadata() or {}
-    except (OSError, SafetensorError):
-        return False
-    return header.get("format") == FORMAT and header.get("identity") == json.dumps(identity, sort_keys=True)
+        return json.loads(header["identity"]) if header.get("format") == FORMAT else None
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
 
 
 def parts(scorer: Scorer, transform: Transform) -> list[tuple[str, str, str]]:

@@ -18,12 +18,14 @@ from pad_jax.atomic import write_atomically
 from pad_jax.batching.layout import lay_out, pack
 from pad_jax.blocks import map_blocks, rows_that_fit
 from pad_jax.errors import UserError
+from pad_jax.evaluation.ranking import ranks_of
 from pad_jax.models.experts import EXPERTS
 from pad_jax.models.scorer import Items, Params, Scorer, vectors_of
 from pad_jax.models.towers import ItemVectors
 from pad_jax.serving.artifact import Artifact
 
 _USERS = (1, 16, 256)  # histories of one call of the device
+FALLBACK = "fallback"  # the expert of a list for a user without history
 _MET = 32  # items of a history that there is always room for: few shapes, each compiled once
 
 
@@ -57,9 +59,9 @@ class Recommender:
     ) -> Recommendations:
         """Top-k lists for histories of item ids, oldest event first.
 
-        An encoder sees the latest `data.length` known events; the whole history is left out of the lists, unless
-        `exclude_history` is False. Raises UserError for a history without any known item, or for a k outside 1
-        to the number of items.
+        Ids may be numbers. An encoder sees the latest `data.length` known events; the whole history is left out of the
+        lists, unless `exclude_history` is False. Raises UserError for a history without any known item, or for a k
+        outside 1 to the number of items.
         """
         if not 1 <= k <= len(self.item_ids):
             raise UserError(f"k must be from 1 to the number of items, {len(self.item_ids):,}, not {k}")
@@ -79,6 +81,37 @@ class Recommender:
         ids, titles = self._names
         names = np.array(self.artifact.scorer.experts, object)
         return Recommendations(ids[items], titles[items], scores, names[experts])
+
+    def popular(self, k: int = 10) -> Recommendations:
+        """One list of what training met most, for whoever has no history: its expert is `fallback`, a score the count.
+
+        Raises UserError for a model of an earlier version, which has no counts.
+        """
+        if self.artifact.counts is None:
+            raise UserError("the model was made by an earlier version and does not know what is popular: train anew")
+        counts = self.artifact.counts[1:]
+        items = 1 + np.argsort(-counts, kind="stable")[None, :k]
+        ids, titles = self._names
+        experts = np.full(items.shape, FALLBACK, object)
+        return Recommendations(ids[items], titles[items], counts[items - 1].astype(np.float32), experts)
+
+    def ranks(self, histories: Sequence[Sequence[str]], targets: Sequence[str]) -> Float[np.ndarray, " B"]:
+        """The rank of each history's target among all items but those of the history; see `rank_by_counting`.
+
+        Raises UserError as `recommend`, and for a target that the model does not know.
+        """
+        known, wanted = self._numbers(histories), self._numbers([[target] for target in targets])
+        width = max(max((len(np.unique(h)) for h in known), default=1), 1)
+        ranks = np.zeros(len(known), np.float32)
+        for rows, encoded in self._batches(known):
+            met, target = np.zeros((encoded.batch, width), np.int32), np.ones(encoded.batch, np.int32)
+            for row, history in enumerate(known[r] for r in rows):
+                distinct = np.unique(history)
+                met[row, : len(distinct)] = distinct
+                target[row] = wanted[rows[row]][0]
+            found = _ranks(self.artifact.scorer, encoded.users, self._items, target, met, len(self.item_ids) + 1)
+            ranks[rows.start : rows.stop] = np.asarray(found)[: len(rows)]
+        return ranks
 
     def item_vectors(self) -> Float[np.ndarray, "N F"]:
         """One vector per item, in the order of `item_ids`: its inner product with a user's vector is the score.
@@ -135,6 +168,7 @@ class Recommender:
                     e: jax.tree.map(lambda a, b: np.concatenate([a, b]), artifact.vectors[e], new[e]) for e in new
                 },
                 gates=np.concatenate([artifact.gates, gates]),
+                counts=None if artifact.counts is None else np.pad(artifact.counts, (0, len(item_ids))),
             )
         )
 
@@ -190,8 +224,10 @@ class Recommender:
 
     def _numbers(self, histories: Sequence[Sequence[str]]) -> list[Int32[np.ndarray, " H"]]:
         """Histories as item numbers, unknown items left out."""
+        if any(isinstance(history, str) for history in histories):
+            raise UserError("a history is a list of item ids, not a string: write recommend([[..], [..]])")
         known = [
-            np.array([n for n in (self._number.get(item) for item in history) if n is not None], np.int32)
+            np.array([n for n in (self._number.get(str(item)) for item in history) if n is not None], np.int32)
             for history in histories
         ]
         empty = next((n for n, history in enumerate(known) if not len(history)), None)
@@ -232,6 +268,12 @@ def _users(scorer: Scorer, params: Params, vectors: dict[str, Any], inputs, star
     layout = lay_out(inputs > 0, start, tokens)
     ids = jnp.take(inputs.reshape(-1), layout.grid.cell, mode="fill", fill_value=0)
     return jax.tree.map(layout.last, scorer.users(params, jax.tree.map(lambda x: x[ids], vectors), layout))
+
+
+@partial(jax.jit, static_argnames=("scorer", "count"))
+def _ranks(scorer: Scorer, users: dict[str, Any], items: Items, target, met, count: int):
+    """`ranks_of` of a batch of users."""
+    return ranks_of(users, items, target, met, rows_that_fit(count), partial(scorer.scores, rows=count))
 
 
 @partial(jax.jit, static_argnames=("scorer", "k"))

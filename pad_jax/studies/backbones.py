@@ -7,15 +7,16 @@ from pad_jax.report.page import Page
 from pad_jax.report.table import number
 from pad_jax.settings import Config
 from pad_jax.studies.claims import Claim, above, claims_table
-from pad_jax.studies.study import Row, Study, chance, gain
+from pad_jax.studies.study import Row, Study, chance, equal_budget, gain
 
 TITLES = {"sasrec": "SASRec", "gru4rec": "GRU4Rec", "caser": "Caser"}
 
 
 def rows(config: Config) -> list[Row]:
-    """Each backbone on IDs alone, and PAD with it."""
-    del config
-    return [Row(f"{b} {m}", m, {"backbone": b}) for b in BACKBONES for m in ("sasrec", "pad")]
+    """Each backbone on IDs alone, and PAD with it, with as many epochs in all."""
+    return [
+        Row(f"{b} {m}", m, {"backbone": b, **equal_budget(config, m)}) for b in BACKBONES for m in ("sasrec", "pad")
+    ]
 
 
 def report(study: Study) -> Page:

@@ -1,5 +1,7 @@
 """All methods under one protocol (paper, Table 2)."""
 
+import numpy as np
+
 from pad_jax.evaluation.significance import paired_t_test
 from pad_jax.methods import METHODS
 from pad_jax.report.groups import RunGroup
@@ -7,7 +9,7 @@ from pad_jax.report.page import Page
 from pad_jax.report.table import GROUPS, LABELS, number
 from pad_jax.settings import Config
 from pad_jax.studies.claims import UNTESTED, Claim, above, claims_table, judged
-from pad_jax.studies.study import Row, Study, chance, gain
+from pad_jax.studies.study import Row, Study, chance, equal_budget, gain
 
 
 def methods() -> list[str]:
@@ -16,10 +18,9 @@ def methods() -> list[str]:
 
 
 def rows(config: Config) -> list[Row]:
-    """Every method; SMEM takes PAD's phase 1 as it is."""
-    del config
-    found = {name: Row(name, name) for name in methods() if name != "smem"}
-    found["smem"] = Row("smem", "smem", base=found["pad"], shares=("pretrain",))
+    """Every method with as many epochs in all as PAD; SMEM takes PAD's phase 1 as it is."""
+    found = {name: Row(name, name, equal_budget(config, name)) for name in methods() if name != "smem"}
+    found["smem"] = Row("smem", "smem", equal_budget(config, "smem"), base=found["pad"], shares=("pretrain",))
     return list(found.values())
 
 
@@ -34,11 +35,11 @@ def report(study: Study) -> Page:
 
     page = study.page(f"All methods on {study.config.dataset}, loss {study.config.loss}")
     page.text(
-        "Every method has the same patience and batch, and as many epochs in all as PAD's phases together; a phase has "
-        "the learning rate that PAD's phase of this name has, and a recommender that starts from nothing that of phase "
-        "1. The recipe was chosen for PAD on validation data; its ways with text (`train.adjustment` in the loss of "
-        "whatever reads text, `model.fusion`, `model.text_tower`) and with several experts (`experts`) hold for every "
-        "method that has such parts."
+        "Every method has the same patience and batch, and as many epochs in all as PAD's phases together: the last "
+        "phase of a method gets those of the phases that it has not. A phase has the learning rate that PAD's phase of "
+        "this name has, and a recommender that starts from nothing that of phase 1. The recipe was chosen for PAD on "
+        "validation data; its ways with text (`train.adjustment` in the loss of whatever reads text, `model.fusion`, "
+        "`model.text_tower`) and with several experts (`experts`) hold for every method that has such parts."
     )
     page.text(
         "Mean and standard deviation over seeds. `gain` is that of nDCG@10 over SASRec; p is of a paired t-test over "
@@ -65,6 +66,18 @@ def report(study: Study) -> Page:
         cells = ["-" if v is None else number(100 * v) for v in (test["HR@10"], test["nDCG@10"], *parts)]
         table.append([LABELS[name], *cells[:2], "", "", *cells[2:], "", ""])
     page.table(header, table)
+    page.heading("Updates")
+    page.text(
+        "Steps of the optimizer until early stopping ended each phase, a mean over seeds, in thousands: all of them, "
+        "and those that moved each expert. Equal budgets in all are not equal budgets of each expert: PAD trains its "
+        "experts one after the other, a method of one phase all that it has at once."
+    )
+    updates = {name: updates_of(study, name, group) for name, group in groups.items()}
+    experts = list(dict.fromkeys(expert for found in updates.values() for expert in found if expert != "all"))
+    page.table(
+        ["", "all", *experts],
+        [[n, *(f"{u[e] / 1000:.1f}" if u.get(e) else "-" for e in ("all", *experts))] for n, u in updates.items()],
+    )
     values = {
         m: [[100 * r["test"][m] for r in group.results] for group in groups.values()] for m in ("HR@10", "nDCG@10")
     }
@@ -74,6 +87,21 @@ def report(study: Study) -> Page:
     )
     claims_table(page, claims(groups, {LABELS[name]: 100 * test["nDCG@10"] for name, test in known.items()}))
     return page
+
+
+def updates_of(study: Study, name: str, group: RunGroup) -> dict[str, float]:
+    """Steps of a row, a mean over seeds: `all`, and of each expert those of the phases that move anything of it."""
+    row = next(row for row in study.rows if row.name == name)
+    phases = study.run(row, study.config.study.seeds[0]).method.phases
+    found: dict[str, float] = {}
+    for phase in phases:
+        steps = float(np.mean([r["phases"][phase.name].get("updates", np.nan) for r in group.results]))
+        if np.isnan(steps):  # made by an earlier version
+            return {}
+        moved = [e for e in phase.experts if f"encoders/{e}" not in phase.keep]
+        for key in ("all", *moved):
+            found[key] = found.get(key, 0.0) + steps
+    return found
 
 
 def best_baseline(groups: dict[str, RunGroup]) -> str:

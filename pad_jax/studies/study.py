@@ -12,12 +12,14 @@ import jax
 from pad_jax import parallel
 from pad_jax.console import say
 from pad_jax.errors import UserError
+from pad_jax.methods.registry import METHODS
 from pad_jax.pipeline import Run
 from pad_jax.registry import SECTIONS
 from pad_jax.report.groups import RunGroup
-from pad_jax.report.page import Page
+from pad_jax.report.page import Page, add_curves
+from pad_jax.report.table import of_lists
 from pad_jax.settings import Config, as_dict, check_choice, dotted, setting, with_fields
-from pad_jax.workdir.identity import run_name
+from pad_jax.workdir.identity import digest, locked, place_of, run_name
 from pad_jax.workdir.results import read_ranks
 
 
@@ -60,6 +62,18 @@ class Row:
         return ",".join([run_name(self.config(config, seed)), *changes])
 
 
+def equal_budget(config: Config, method: str) -> dict[str, Any]:
+    """The fields that give the last phase of a method the epochs and minutes of those of PAD's phases it has not."""
+    own, pads = (
+        [p.name for p in METHODS[name](with_fields(config, {"method": name})).phases] for name in (method, "pad")
+    )
+    sections = [getattr(config, name) for name in (own[-1], *(name for name in pads if name not in own))]
+    total = {limit: sum(getattr(section, limit) for section in sections) for limit in ("epochs", "minutes")}
+    if 0 in [section.minutes for section in sections]:
+        total["minutes"] = 0.0  # no limit
+    return {f"{own[-1]}.{limit}": n for limit, n in total.items() if n != getattr(sections[0], limit)}
+
+
 @dataclass(frozen=True)
 class Study:
     """Rows that were run, where they are, and how."""
@@ -74,15 +88,17 @@ class Study:
         """<job>-<backbone>-<loss>-<recipe>, of its report; a part of the study says which."""
         c = self.config
         seeds = "" if c.study.seeds == StudySettings.seeds else f"-s{'+'.join(map(str, c.study.seeds))}"
-        return f"{c.job}-{c.backbone}-{c.loss}-{c.recipe}{seeds}{'-part' if c.study.only else ''}"
+        usual = all(self.path(row, s) == self.workdir / row.folder(c, s) for row in self.rows for s in c.study.seeds)
+        other = "" if usual else f"-{digest(c)}"
+        return f"{c.job}-{c.backbone}-{c.loss}-{c.recipe}{seeds}{'-part' if c.study.only else ''}{other}"
 
     def path(self, row: Row, seed: int) -> Path:
-        return self.workdir / row.folder(self.config, seed)
+        return place_of(self.workdir / row.folder(self.config, seed), row.config(self.config, seed))
 
     def run(self, row: Row, seed: int) -> Run:
         """The run of a row, to train it or to work with what it has learned."""
         config = row.config(self.config, seed)
-        return Run(config, self.path(row, seed), lambda _: self.command)
+        return Run(config, self.path(row, seed), lambda *_: self.command)
 
     def group(self, row: Row) -> RunGroup:
         """All seeds of a row."""
@@ -97,7 +113,8 @@ class Study:
             for row in self.rows:
                 say(f"\n{row.name}, seed {seed}: {self.path(row, seed)}")
                 run = self.run(row, seed)
-                with run.workdir.locked():
+                _ = run.workdir  # refused before anything is written
+                with locked(run.path):
                     if row.base is not None:
                         inherit(run, self.run(row.base, seed), row.shares)
                     run.train(run.method.phases)
@@ -183,6 +200,7 @@ def as_job(rows: Callable[[Config], list[Row]], report: Callable[[Study], Page])
 
     def job(config: Config, workdir: Path, command: str) -> None:
         check(config)
+        config = Run(config, workdir, lambda *_: command).config
         found = rows(config)
         for name in config.study.only:
             check_choice("study.only", name, [row.name for row in found])
@@ -191,9 +209,28 @@ def as_job(rows: Callable[[Config], list[Row]], report: Callable[[Study], Page])
             found = [row for row in found if row.name in config.study.only or row in bases]
         done = Study(config, workdir, command, found)
         done.train()
-        say(f"\nreport: {report(done).write(workdir, done.name)}")
+        page = report(done)
+        groups = {row.name: done.group(row) for row in done.rows}
+        about_lists(page, groups)
+        add_curves(page, groups)
+        say(f"\nreport: {page.write(workdir, done.name)}")
 
     return job
+
+
+def about_lists(page: Page, groups: Mapping[str, RunGroup]) -> None:
+    """Metrics of the lists of every row, where results have them."""
+    shown = {name: of_lists([r["test"] for r in group.results]) for name, group in groups.items()}
+    if not all(shown.values()):
+        return
+    page.heading("Lists")
+    page.text(
+        "The first ten of every user's list, a mean over seeds. Coverage is the share of all items that stand in some "
+        "list; Gini is 0 where all items are shown alike and near 1 where few have all the places; novelty is the "
+        "information of meeting an item in training; popularity is an item's training events; diversity is 1 minus the "
+        "mean cosine of two titles of a list."
+    )
+    page.table(["", *next(iter(shown.values()))], [[name, *values.values()] for name, values in shown.items()])
 
 
 def check(config: Config) -> None:

@@ -34,7 +34,7 @@ def encode_table(path: Path, dataset: Dataset, config: TextSettings) -> None:
     vector with NaN or infinity.
     """
     encoder = load_encoder(config)
-    texts, number = _distinct(dataset.titles, config)
+    texts, number = _distinct(dataset.texts, config)
     tokens = tokenize(encoder, texts, config)
     owners = np.argsort(number, kind="stable")  # items by their text
     begin = np.searchsorted(number[owners], np.arange(len(texts) + 1))

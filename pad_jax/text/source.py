@@ -30,6 +30,14 @@ class TextTable(NamedTuple):
         return hashlib.sha256(self.rows.tobytes()).hexdigest()
 
 
+def table_path(config: Config) -> Path:
+    """Where the text table of a configuration is."""
+    if config.text.table:
+        return Path(config.text.table)
+    name = f"{config.text.encoder}-{config.text.pooling}".strip("/").replace("/", "_")
+    return Path("runs") / config.dataset / f"text-{name}.safetensors"
+
+
 class TextSource:
     """The text vectors of a dataset's items. `needed` names the method that cannot do without, if there is one."""
 
@@ -38,11 +46,7 @@ class TextSource:
 
     @property
     def path(self) -> Path:
-        text = self.config.text
-        if text.table:
-            return Path(text.table)
-        name = f"{text.encoder}-{text.pooling}".strip("/").replace("/", "_")
-        return Path("runs") / self.config.dataset / f"text-{name}.safetensors"
+        return table_path(self.config)
 
     def encode(self, again: bool = False) -> None:
         """Makes the table, when it is missing or `again`; while another run makes it, this one waits."""

@@ -107,7 +107,7 @@ def train(
         directory: where its log and its checkpoints go.
 
     Returns all parameters of the best epoch and
-    {"epochs", "best_epoch", "seconds", "stopped": "patience" | "epochs" | "minutes"}.
+    {"epochs", "best_epoch", "updates", "seconds", "stopped": "patience" | "epochs" | "minutes"}.
 
     Raises UserError when the loss or a parameter is not finite; the last good checkpoint stays.
     """
@@ -166,7 +166,7 @@ def train(
             )
         result = evaluate(merge(state.params, state.frozen))
         value = -losses["loss"] if phase.by_loss else result[config.train.select]
-        better = not status["best_epoch"] or value > status["best"]
+        better, before = not status["best_epoch"] or value > status["best"], status["seconds"]
         status = {
             "epoch": epoch,
             "best_epoch": epoch if better else status["best_epoch"],
@@ -178,7 +178,7 @@ def train(
         say(
             f"{phase.name} epoch {epoch}: loss {losses['loss']:.4f}, "
             f"valid HR@10 {100 * result['HR@10']:.2f} %, nDCG@10 {100 * result['nDCG@10']:.2f} %{chosen}"
-            f"{' *' if better else ''}, {status['seconds']:.0f} s"
+            f"{' *' if better else ''}; {status['seconds'] - before:.1f} s, {status['seconds']:.0f} s in all"
         )
         if parallel.is_main():
             with open(log, "a") as file:
@@ -188,7 +188,7 @@ def train(
     params, frozen = checkpoints.parameters(status["best_epoch"])
     checkpoints.close()
     summary = {"epochs": status["epoch"], "best_epoch": status["best_epoch"], "seconds": status["seconds"]}
-    return merge(params, frozen), summary | {"stopped": stopped}
+    return merge(params, frozen), summary | {"updates": status["epoch"] * blocks.epoch_steps, "stopped": stopped}
 
 
 def _stop(config: Config, phase: Phase, status: dict[str, Any]) -> str:

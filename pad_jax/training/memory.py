@@ -3,7 +3,7 @@
 from typing import Any
 
 from pad_jax import parallel
-from pad_jax.console import say
+from pad_jax.console import say_once
 from pad_jax.errors import UserError
 
 
@@ -15,10 +15,10 @@ def bytes_of(run: Any, arguments: tuple) -> int:
 
 
 def check(run: Any, arguments: tuple) -> None:
-    """Prints what one device needs for `run(*arguments)` and what it has; raises UserError when it cannot fit."""
+    """Says once what one device needs for `run(*arguments)` and what it has; raises UserError when it cannot fit."""
     needed = bytes_of(run, arguments)
     at_hand, where = parallel.memory_at_hand()
-    say(f"memory: {_gib(needed)} needed, {_gib(at_hand)} at hand ({where})")
+    say_once("memory", f"memory: {_gib(needed)} needed, {_gib(at_hand)} at hand ({where})")
     if needed > at_hand:
         raise UserError(
             f"training needs {_gib(needed)} of memory and {_gib(at_hand)} are at hand on {where}: lower "

@@ -76,24 +76,26 @@ class Phase:
     scale: Mapping[str, float] = field(default_factory=dict)  # path here -> what these values are multiplied by
     fill: Mapping[str, "Fill"] = field(default_factory=dict)  # path of a leaf here -> what makes it from data
     keep: tuple[str, ...] = ()  # paths that are carried along without being trained
-    budget: tuple[str, ...] = ()  # phases of the configuration whose epochs and minutes it may use; empty: its own
     rate: str = ""  # phase of the configuration whose learning rate it has; empty: its own
     gate: str = ""  # kind of gate; empty: config.gate.kind
     by_loss: bool = False  # its best epoch is the one of least training loss: it trains no recommender
     critics: Callable[[Config, PRNGKeyArray], Params] | None = None  # fresh parameters that the loss alone has
     each_epoch: "EachEpoch | None" = None  # what the data of an epoch are, from those of the run and all parameters
 
+    @property
+    def reads_text(self) -> bool:
+        return any(EXPERTS[expert].reads_text for expert in self.experts)
+
     def limits(self, config: Config) -> Limits:
         """Its learning rate and its budget. Raises UserError where the configuration has none for it."""
-        for name in {*(self.budget or (self.name,)), self.rate or self.name}:
+        for name in {self.name, self.rate or self.name}:
             if not hasattr(config, name):
                 raise UserError(
                     f"the phase {self.name!r} has no section config.{name} with its budget: name the phase pretrain, "
                     f'align or finetune, or SECTIONS.register("{name}", PretrainSettings)'
                 )
-        parts = [getattr(config, name) for name in self.budget or (self.name,)]
-        rate = getattr(config, self.rate or self.name).learning_rate
-        return Limits(sum(part.epochs for part in parts), rate, sum(part.minutes for part in parts))
+        own = getattr(config, self.name)
+        return Limits(own.epochs, getattr(config, self.rate or self.name).learning_rate, own.minutes)
 
     def scorer(self, config: Config) -> Scorer:
         """The scorer of its experts."""

@@ -1,7 +1,8 @@
 """A workdir: whose configuration it holds, its lock, and the results in it."""
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from pad_jax import parallel
 from pad_jax.atomic import write_atomically
 from pad_jax.environment import machine, versions
 from pad_jax.errors import UserError
-from pad_jax.settings import Config, as_before, as_dict, canonical, dotted
+from pad_jax.settings import Config, as_before, as_dict, canonical, dotted, put, restored
 from pad_jax.workdir.results import FORMAT, read_ranks, read_results, write_ranks, write_results
 
 #: Fields that say where things are and not what is computed: a workdir may be continued with others.
-PLACES = ("job", "data.path", "text.table", "text.batch", "eval.batch")
+PLACES = ("job", "data.path", "text.table", "text.batch", "eval.batch", "eval.serve")
 _OTHER_JOBS = ("recommend.", "study.")
 _IN_THE_DATA = "table."  # whatever it changes, the dataset's own identity says
 
@@ -30,6 +31,80 @@ def changes_results(name: str) -> bool:
 def run_name(config: Config) -> str:
     """<method>-<backbone>-<loss>-<recipe>-s<seed>, the default name of a workdir."""
     return f"{config.method}-{config.backbone}-{config.loss}-{config.recipe}-s{config.seed}"
+
+
+def home(config: Config) -> Path:
+    """Where runs of a dataset are."""
+    return Path("runs") / config.dataset
+
+
+def place_of(path: Path, config: Config) -> Path:
+    """The workdir of a configuration: `path`, or where that holds another one, with a hash of this one behind it."""
+    if rules_of(path) is None or not differences(path, config):
+        return path
+    return path.with_name(f"{path.name}-{digest(config)}")
+
+
+def digest(config: Config) -> str:
+    """Eight letters for all that changes results."""
+    ours = json.dumps({n: v for n, v in sorted(dotted(as_dict(config)).items()) if changes_results(n)})
+    return hashlib.sha256(ours.encode()).hexdigest()[:8]
+
+
+def differences(path: Path, config: Config, leaving: Iterable[str] = ()) -> dict[str, tuple[Any, Any]]:
+    """The fields in which a workdir's configuration is another one: (value there, value here); none of `leaving`."""
+    theirs, ours = read_config(path)["config"], dotted(json.loads(json.dumps(as_dict(config))))
+    names = [n for n in ours | theirs if changes_results(n) and n not in leaving]
+    return {n: (theirs.get(n), ours.get(n)) for n in names if ours.get(n) != theirs.get(n)}
+
+
+def settings_of(path: Path, config: Config, given: Iterable[str]) -> Config:
+    """The configuration of a workdir, for a job that works with what was trained there.
+
+    Fields that change no result come from `config` where they are set there. Raises UserError for one of `given`, what
+    the command line sets, that says otherwise of a field that does.
+    """
+    there = read_config(path)["config"]
+    ours = dotted(as_dict(config))
+    other = [n for n in given if changes_results(n) and n in ours and json.loads(json.dumps(ours[n])) != there.get(n)]
+    if other:
+        name = other[0]
+        raise UserError(
+            f"{path} was made with config.{name}={there.get(name)!r}, not {ours[name]!r}: the job {config.job} takes "
+            "its settings from there, so leave it out, or name another --workdir"
+        )
+    usual = as_before()
+    same = config.dataset == there["dataset"]
+    asked = {n for n in ours if not changes_results(n) and (same or n.startswith(_OTHER_JOBS))}
+    tree = there | {n: ours[n] for n in asked if n in given or ours[n] != usual.get(n)} | {"job": config.job}
+    nested: dict[str, Any] = {}
+    for name, value in tree.items():
+        put(nested, name, value)
+    return restored(nested)
+
+
+def run_of(config: Config, given: Iterable[str]) -> Path:
+    """The workdir that a job without --workdir works with: that of its own settings, else the only one of the dataset.
+
+    `given` are fields that the command line sets: runs with others are none. Raises UserError where there is none, or
+    more than one, listing them.
+    """
+    folder = home(config)
+    unset = () if config.data.length else ("data.length",)
+    found = {}
+    for path in sorted(p.parent for p in folder.glob("*/results.json")):
+        if read_results(path).get("phases"):
+            found[path] = differences(path, config, unset)
+    exact = [path for path, others in found.items() if not others]
+    exact = [path for path in exact if path.name.startswith(run_name(config))][:1] or exact
+    fitting = exact or [path for path, others in found.items() if not set(others) & set(given)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        raise UserError(f"{folder} holds no finished run" + (" with these settings" if found else ""))
+    raise UserError(
+        f"{folder} holds {len(fitting)} finished runs; choose one with --workdir: {', '.join(map(str, fitting))}"
+    )
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -56,6 +131,28 @@ def rules_of(path: Path) -> int | None:
     return read_config(path)["rules"] if holds else None
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A workdir for this run alone. Raises UserError while another run has it."""
+    if not parallel.is_main():
+        yield
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = path / ".lock"
+        with filelock.FileLock(lock, timeout=0):
+            try:
+                yield
+            finally:
+                if list(path.iterdir()) == [lock]:  # a run that did nothing leaves nothing
+                    lock.unlink()
+                    path.rmdir()
+    except filelock.Timeout as error:
+        raise UserError(f"{path} is in use by another run; wait for it, or use another --workdir") from error
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}); use another --workdir") from error
+
+
 class Workdir:
     """The results of one configuration on one dataset. In a run of several processes the first alone writes."""
 
@@ -79,37 +176,14 @@ class Workdir:
 
     def _refuse_others(self) -> None:
         """Raises UserError in a workdir of another configuration or dataset, naming what differs."""
-        found = read_config(self.path)
-        theirs, ours = found["config"], dotted(json.loads(json.dumps(self.identity["config"])))
-        names = [n for n in ours | theirs if changes_results(n) and ours.get(n) != theirs.get(n)]
-        if names:
-            differences = ", ".join(f"{n} ({theirs.get(n)!r} there, {ours.get(n)!r} here)" for n in names)
-            raise UserError(f"{self.path} holds another configuration: {differences}; use a new --workdir")
+        found, others = read_config(self.path), differences(self.path, self.config)
+        if others:
+            told = ", ".join(f"{n} ({there!r} there, {here!r} here)" for n, (there, here) in others.items())
+            raise UserError(f"{self.path} holds another configuration: {told}; use a new --workdir")
         if found["dataset_sha256"] != self.identity["dataset_sha256"]:
             raise UserError(f"{self.path} was made from other data; use a new --workdir")
         if found["text_sha256"] != self.identity["text_sha256"]:
             raise UserError(f"{self.path} was made with another text table; use a new --workdir")
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """The workdir for this run alone. Raises UserError while another run has it."""
-        if not parallel.is_main():
-            yield
-            return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = self.path / ".lock"
-            with filelock.FileLock(lock, timeout=0):
-                try:
-                    yield
-                finally:
-                    if list(self.path.iterdir()) == [lock]:  # a run that did nothing leaves nothing
-                        lock.unlink()
-                        self.path.rmdir()
-        except filelock.Timeout as error:
-            raise UserError(f"{self.path} is in use by another run; wait for it, or use another --workdir") from error
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
-            raise UserError(f"{self.path} cannot be written ({error.strerror}); use another --workdir") from error
 
     def write_config(self, phase: str) -> None:
         """Whose workdir this is, once for the whole and once for the phase."""

@@ -28,7 +28,7 @@ def test_raw_mind_is_what_plain_python_reads(tmp_path, zipped, capsys):
     assert list(data.item_ids) == [item for item in news if item in met]
     out = capsys.readouterr().out
     assert "news.tsv: 1 rows skipped" in out
-    assert "events dropped whose item is not in the catalogue" in out
+    assert "of items that are not in the catalogue" in data.account
     assert "not comparable" in data.note
     assert any('"old"' in title for title in data.titles)
 

@@ -3,10 +3,13 @@
 import gzip
 
 import polars as pl
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pad_jax.data.readers as readers
+from pad_jax.data.dataset import from_sequences
+from tests.support.data import default_config
 from tests.support.raw_data import amazon, mind
 from tests.support.readers import EVENTS, ITEMS, in_folder, mind_config, readable, table_config
 
@@ -87,3 +90,15 @@ def test_fuzzed_tables(tmp_path_factory, data, form):
         folder, events=str(paths["events"]), catalogue=str(paths["items"]), text="{title}{brand}", data={"time": cuts}
     )
     readable(lambda: readers.load(config))
+
+
+@pytest.mark.parametrize(("events", "length"), [(9, 20), (24, 50), (400, 200)])
+def test_the_length_is_chosen_from_the_data(events, length, capsys):
+    items = [str(n) for n in range(500)]
+    users = [list(range(1, 8)), *([list(range(1, events + 3))] * 3)]
+    data = from_sequences("made", items, items, ["a", "b", "c", "d"], users)
+    config = default_config("made", {"data.length": 0})
+    assert readers.settled(config, data).data.length == length
+    assert f"data.length {length}, chosen from the data" in capsys.readouterr().out
+    fixed = default_config("made", {"data.length": 7})
+    assert readers.settled(fixed, data) is fixed

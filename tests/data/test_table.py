@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 import pad_jax.data.readers as readers
+from pad_jax.data.table import read_catalogue
 from pad_jax.errors import UserError
 from tests.support.data import sequences
 from tests.support.readers import EVENTS, ITEMS, table_config
@@ -40,7 +41,7 @@ def test_any_table_gives_the_same(shop, form):
 def test_table_text_and_new_items(shop):
     data = readers.load(table_config(shop(), text="{title} by {brand}"))
     assert data.items == 9
-    assert data.titles[1] == "Thing, 1 by B1"
+    assert (data.titles[1], data.texts[1]) == ("Thing, 1", "Thing, 1 by B1")
     assert (data.counts[8:] == 0).all()  # no event names i7 and i8, and they are candidates
 
 
@@ -78,11 +79,65 @@ def test_rows_that_say_too_little_are_skipped_and_counted(shop, capsys):
     data = readers.load(table_config(folder))
     out = capsys.readouterr().out
     assert "events.csv: 5 rows skipped that are incomplete or malformed, the first in line 26" in out
-    assert "items.csv: 2 rows skipped" in out
+    assert "items.csv: 1 rows skipped" in out  # the one without an id
     assert len(data.events) == 24
+    assert (data.items, data.titles[-1]) == (10, "")
+    assert data.account == "29 rows read, 24 events kept; not used: 5 incomplete or malformed"
 
 
-@pytest.mark.parametrize("text", ["title", "{title", "{}"])
+@pytest.mark.parametrize(
+    ("text", "full", "no_brand", "no_title", "nothing_but_year"),
+    [
+        ("{title} by {brand}", "T by B", "T", "B", ""),
+        ("{title} by {brand}, {year}", "T by B, 1999", "T, 1999", "B, 1999", "1999"),
+        ("{title} ({brand}), {year}.", "T (B), 1999.", "T, 1999.", "(B), 1999.", "1999."),
+        ("Title: {title}. Brand: {brand}", "Title: T. Brand: B", "Title: T", "Brand: B", ""),
+        ("A film: {title} [{year}] {brand}", "A film: T [1999] B", "A film: T [1999]", "[1999] B", "[1999]"),
+    ],
+)
+def test_a_template_leaves_nothing_of_what_is_missing(shop, text, full, no_brand, no_title, nothing_but_year):
+    rows = ["a,T,B,1999", "b,T,,1999", "c,,B,1999", "d,,,1999", "e,,,"]
+    folder = shop(items="item,title,brand,year\n" + "\n".join(rows) + "\n")
+    found = read_catalogue(folder / "items.csv", table_config(folder, text=text).table)
+    assert found["text"].to_list() == [full, no_brand, no_title, nothing_but_year, ""]
+    assert found["title"].to_list() == ["T", "T", "", "", ""]
+
+
+def test_titles_are_what_lists_show(shop):
+    named = readers.load(table_config(shop(), title="brand"))
+    assert (named.titles[0], named.texts[0]) == ("B0", "Thing, 0")
+    first = readers.load(table_config(shop(), text="{brand}, {item}"))
+    assert (first.titles[0], first.texts[0]) == ("B0", "B0, i0")
+
+
+def test_ids_may_be_numbers(shop, tmp_path):
+    """1, 1.0 and "1" are one id, whatever a file makes of it; a missing one costs its row, 1.5 is none."""
+    folder = shop()
+    numbers = [n % 7 for n in range(24)]
+    frame = pl.DataFrame({"user": [n // 6 for n in range(24)], "item": numbers, "time": range(24)})
+    pl.DataFrame({"item": range(9), "title": [f"T{n}" for n in range(9)]}).write_parquet(folder / "i.parquet")
+    expected = None
+    for form, change in {
+        "a.parquet": frame,
+        "b.parquet": frame.with_columns(pl.col("item", "user").cast(pl.Float64)),
+        "c.jsonl": frame.with_columns(pl.col("item").cast(pl.Float64), pl.col("user").cast(pl.String)),
+        "d.csv": frame,
+    }.items():
+        path = folder / form
+        {"parquet": change.write_parquet, "jsonl": change.write_ndjson, "csv": change.write_csv}[form[2:]](path)
+        config = table_config(folder, events=str(path), catalogue=str(folder / "i.parquet"))
+        expected = expected or readers.load(config).fingerprint
+        assert readers.load(config).fingerprint == expected, form
+    broken = pl.concat([frame.cast({"item": pl.Float64}), pl.DataFrame({"user": [0], "item": [np.nan], "time": [1]})])
+    broken.write_parquet(folder / "e.parquet")
+    config = table_config(folder, events=str(folder / "e.parquet"), catalogue=str(folder / "i.parquet"))
+    assert readers.load(config).fingerprint == expected
+    broken.with_columns(pl.col("item") + 0.5).write_parquet(folder / "e.parquet")
+    with pytest.raises(UserError, match=r"column 'item' holds ids, which must be text or whole numbers"):
+        readers.load(config)
+
+
+@pytest.mark.parametrize("text", ["title", "{title", "{}", "{title!r}", "{title:>9}", "{brand!s:x}"])
 def test_templates_that_are_none(shop, text):
     with pytest.raises(UserError, match=r"config\.table\.text"):
         readers.load(table_config(shop(), text=text))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pad_jax.batching.batch import scored_items
+from pad_jax.data.dataset import ItemLists
 from pad_jax.evaluation.ranking import rank_by_counting, ranker
 from pad_jax.training.step import merge
 from tests.support.steps import ROWS, leaves
@@ -78,7 +79,7 @@ def test_ranking_scores_are_training_logits(setup, dataset, name, recipe):
     shifted = split._replace(
         inputs=inputs,
         target=np.asarray(batch.targets)[newest],
-        history=np.zeros_like(inputs),
+        history=ItemLists(np.zeros(0, np.int32), np.zeros(len(ROWS) + 1, np.int64)),
     )
     expected = rank_by_counting(scores[newest], jnp.asarray(shifted.target), jnp.zeros((len(ROWS), 1), jnp.int32))
     ranks = ranker(scorer, 4)(jax.tree.map(np.asarray, params), s.host, shifted)

@@ -120,7 +120,7 @@ def test_new_items_are_scored_without_ids(train, dataset, text, run_of):
     params, scorer = job.best(phase), phase.scorer(config)
     tables = {e: jnp.zeros((3, EXPERTS[e].columns * 16)) for e in scorer.experts if EXPERTS[e].columns}
     none, numbers = np.zeros((0, 0), np.int32), np.zeros(0, np.int32)
-    data = DeviceData(none, none, numbers, numbers, jnp.asarray(job.text.transform(new)))
+    data = DeviceData(none, none, none, numbers, numbers, jnp.asarray(job.text.transform(new)))
     items = scorer.item_vectors({**params, "tables": tables}, jnp.arange(3), data)
     gates = np.array(scorer.gates(params, items, jnp.full(3, config.data.buckets)))
     vectors = {e: np.asarray(x) for e, x in vectors_of(items).items()}

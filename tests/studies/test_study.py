@@ -32,7 +32,7 @@ def page_of(folder, job, suffix):
     return markdown
 
 
-def command(job):
+def command(job, _):
     return f"python main.py --config=configs/demo.py:{job}"
 
 
