@@ -48,6 +48,7 @@ def main() -> None:
     settings = {
         "dataset": "new_items",
         "data.min_events": 3,
+        "eval.serve": "last",
         "table.events": folder / "events.csv",
         "table.catalogue": folder / "items.csv",
         "table.time": "",

@@ -26,7 +26,7 @@ def main() -> None:
     files = find_files(config.data, FOLDER, URL, SHA256)
 
     def ours() -> np.ndarray:
-        return device_data(read(config, files), length, config.data.buckets, None).windows
+        return device_data(read(config, files), config.data, None).windows
 
     def peer() -> torch.Tensor:
         with open(files[METADATA], newline="") as file:

@@ -91,7 +91,7 @@ class Ours:
         self.phase = next(p for p in METHODS["pad"](config).phases if p.name == phase)
         self.scorer = self.phase.scorer(config)
         reads_text = text is not None and self.phase.experts != ("id",)
-        host = device_data(dataset, config.data.length, config.data.buckets, text if reads_text else None)
+        host = device_data(dataset, config.data, text if reads_text else None)
         self.lengths = (np.asarray(host.windows) > 0).sum(axis=1)
         self.host = host
         self.data = parallel.replicate(host)

@@ -8,7 +8,7 @@ import psutil
 
 from pad_jax import parallel
 
-VERSION = "0.2.0"
+VERSION = "0.3.0"
 
 
 def machine() -> str:

@@ -96,7 +96,7 @@ class Run:
         """What training needs of dataset and text, on every device."""
         config = self.config
         text = self.text.for_training() if self.method.reads_text else None
-        data = device_data(self.dataset, config.data.length, config.data.buckets, text)
+        data = device_data(self.dataset, config.data, text)
         arrays = {name: EXPERTS[name].arrays(config, self.dataset, text) for name in self.method.experts}
         return parallel.replicate(data._replace(arrays={name: own for name, own in arrays.items() if own}))
 

@@ -11,6 +11,7 @@ import pytest
 
 import pad_jax
 from pad_jax.batching.device import device_data
+from pad_jax.data.settings import DataSettings
 from pad_jax.errors import UserError
 from pad_jax.evaluation.ranking import rank_by_counting
 from pad_jax.methods.base import Phase, forward
@@ -236,7 +237,7 @@ def test_codes_are_learned_by_all_that_share_them(dataset, text):
         config = small_config("best", method="coded", loss="bce", optimizer__tables="lazy")
         padded = np.pad(text, ((0, 0), (0, 4)))
         codes = EXPERTS["codes"].arrays(config, dataset, padded)
-        data = device_data(dataset, 8, 10, padded)._replace(arrays={"codes": codes})
+        data = device_data(dataset, DataSettings(length=8), padded)._replace(arrays={"codes": codes})
         table = jax.random.normal(jax.random.key(0), (129, 16))
         rows = EXPERTS["codes"].look_up(table, jnp.arange(31), codes)
         by_hand = np.stack([np.asarray(table)[c].mean(axis=0) for c in codes["codes"]])

@@ -80,7 +80,7 @@ def test_all_phases_and_results(world, make_config, tmp_path, capsys):
     assert on_disk["format"] == 1
     assert on_disk["text_encoder"] == {"encoder": "random"}
     for phase in on_disk["phases"].values():
-        assert set(phase) == {"valid", "test", "epochs", "best_epoch", "seconds", "stopped", "parameters"}
+        assert set(phase) == {"valid", "test", "epochs", "best_epoch", "updates", "seconds", "stopped", "parameters"}
         assert phase["stopped"] == "epochs"
     assert on_disk["test"] == on_disk["phases"]["finetune"]["test"]
     assert set(on_disk["baselines"]) == {"popularity", "markov", "text_cosine", "markov_text"}

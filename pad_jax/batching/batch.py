@@ -144,7 +144,7 @@ def make_batch(data: DeviceData, rows: Rows, first_row: Int[Array, ""], key: PRN
         caps.tokens,
     )
     owner = jnp.take(user, row, mode="clip")
-    begin, end = (jnp.take(jnp.asarray(data.gap_starts), owner + n, mode="clip") for n in (0, 1))
+    begin, end = jnp.take(jnp.asarray(data.gap_ends), owner, axis=0).T
     negatives = draw_negatives(key, layout.uid, begin, end, jnp.asarray(data.gaps), data.bucket.shape[0] - 1)
     event_item = jnp.take(windows.reshape(-1), events.cell, mode="fill", fill_value=0)
     distinct, event_distinct = jnp.unique(event_item, size=caps.items, fill_value=0, return_inverse=True)

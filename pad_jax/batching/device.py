@@ -6,15 +6,16 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int32
 
 from pad_jax.data.dataset import Dataset, ItemLists, frequency_buckets
+from pad_jax.data.settings import DataSettings
 from pad_jax.errors import UserError
 
 
 class DeviceData(NamedTuple):
     """What stays on the device for a whole phase."""
 
-    windows: Int[Array | np.ndarray, "train W"]  # training prefixes, left-padded
+    windows: Int[Array | np.ndarray, "rows W"]  # training prefixes, left-padded
     gaps: Int[Array | np.ndarray, " G"]  # see `gaps_of`; user by user
-    gap_starts: Int[Array | np.ndarray, " _"]  # where the gaps of each begin, and where the last ones end
+    gap_ends: Int[Array | np.ndarray, "rows 2"]  # where those of each row's user begin and end
     bucket: Int[Array | np.ndarray, " I"]
     counts: Int[Array | np.ndarray, " I"]  # training events of each item
     text: Float[Array | np.ndarray, "I E"]  # row 0 zeros; E = 0 when no expert reads text
@@ -27,7 +28,7 @@ def gaps_of(met: ItemLists) -> Int32[np.ndarray, " G"]:
     return (met.values - 1 - place).astype(np.int32)
 
 
-def device_data(dataset: Dataset, length: int, buckets: int, text: Float[np.ndarray, "I E"] | None) -> DeviceData:
+def device_data(dataset: Dataset, config: DataSettings, text: Float[np.ndarray, "I E"] | None) -> DeviceData:
     """The arrays of a dataset that training needs; host arrays, to be placed by `parallel.replicate`.
 
     Raises UserError when a user's training prefix holds every item, or when no prefix has two events.
@@ -41,6 +42,7 @@ def device_data(dataset: Dataset, length: int, buckets: int, text: Float[np.ndar
         raise UserError(f"{dataset.name}: user {user} has met all {dataset.items} items before the last two")
     if text is None:
         text = np.zeros((dataset.items + 1, 0), np.float32)
-    bucket, _ = frequency_buckets(dataset.counts, buckets)
-    gaps = gaps_of(met), met.starts.astype(np.int32)
-    return DeviceData(dataset.train_windows(length), *gaps, bucket, dataset.counts.astype(np.int32), text)
+    bucket, _ = frequency_buckets(dataset.counts, config.buckets)
+    windows, owner = dataset.train_windows(config.length, config.windows == "all")
+    ends = np.stack([met.starts[owner], met.starts[owner + 1]], axis=1).astype(np.int32)
+    return DeviceData(windows, gaps_of(met), ends, bucket, dataset.counts.astype(np.int32), text)

@@ -141,13 +141,20 @@ class Dataset:
         """The users whose training prefix has two events or more: the others have nothing to predict."""
         return np.flatnonzero(self.cuts.train_end - self.cuts.first >= 2)
 
-    def train_windows(self, length: int) -> Int32[np.ndarray, "train W"]:
-        """The latest `length` + 1 events of the training prefixes, left-padded: inputs [:, :-1], targets [:, 1:].
+    def train_windows(
+        self, length: int, every: bool = False
+    ) -> tuple[Int32[np.ndarray, "rows W"], Int[np.ndarray, " rows"]]:
+        """`length` + 1 events of training prefixes, left-padded: inputs [:, :-1], targets [:, 1:]; and whose they are,
+        as places among `training_users`.
 
-        A row for each of `training_users`.
+        The latest ones of each user, or with `every` as many windows as make each event but the first a target once.
         """
         users = self.training_users
-        return _last(self.events, self.cuts.first[users], self.cuts.train_end[users], length + 1)
+        begins, ends = self.cuts.first[users], self.cuts.train_end[users]
+        count = -(-(ends - begins - 1) // length) if every else np.ones(len(users), np.int64)
+        owner = np.repeat(np.arange(len(users)), count)
+        earlier = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+        return _last(self.events, begins[owner], ends[owner] - earlier * length, length + 1), owner
 
     def met_in_training(self) -> ItemLists:
         """The items of each of `training_users` before its targets, once each, ascending."""

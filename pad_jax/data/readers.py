@@ -59,10 +59,9 @@ def settled(config: Config, dataset: Dataset) -> Config:
     events = (dataset.cuts.train_end - dataset.cuts.first)[dataset.training_users]
     wanted = np.quantile(events, 0.75) if len(events) else 0
     length = next((n for n in LENGTHS if n >= wanted), LENGTHS[-1])
-    within = np.minimum(events, length + 1).sum() / max(events.sum(), 1)
     say(
-        f"data.length {length}, chosen from the data: three users in four have at most {wanted:.0f} training events "
-        f"and {100 * within:.0f} % of all are within it; --config.data.length=N sets it"
+        f"data.length {length}, chosen from the data: three users in four have at most {wanted:.0f} training events; "
+        "--config.data.length=N sets it"
     )
     return with_fields(config, {"data.length": length})
 

@@ -165,7 +165,7 @@ READERS.register(
     "table",
     Reader(
         load,
-        defaults={"data.keep": 0, "data.length": 0, "data.whole": True},
+        defaults={"data.keep": 0, "data.length": 0, "data.windows": "all", "data.whole": True},
         events=events_of,
         catalogue=catalogue_of,
     ),

@@ -52,7 +52,8 @@ class RunGroup:
         return np.mean([METRICS[metric](values, 10) for values in ranks], axis=0)
 
     def row(self) -> list[str]:
-        return [" / ".join(self.cell(group, metric) for metric in METRICS) for group in GROUPS]
+        cells = [[self.cell(group, metric) for metric in METRICS] for group in GROUPS]
+        return ["-" if set(pair) == {"-"} else " / ".join(pair) for pair in cells]
 
     def metrics(self, group: str) -> list[dict[str, Any]]:
         """The test metrics of a group of users, or of `all`, for each seed."""

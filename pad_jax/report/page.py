@@ -12,12 +12,15 @@ from pad_jax.atomic import write_atomically
 from pad_jax.report.groups import RunGroup
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums;
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 74rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+p, ul { max-width: 48rem }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; font-size: .9em;
   display: block; overflow-x: auto }
-td, th { padding: .25rem .75rem; border-bottom: 1px solid #ccc; text-align: right; white-space: nowrap }
+td, th { padding: .25em .6em; border-bottom: 1px solid #ccc; text-align: right; vertical-align: bottom }
 td:first-child, th:first-child { text-align: left }
-table.words td { text-align: left; white-space: normal; vertical-align: top }
+table.words td, table.words th { text-align: left; vertical-align: top }
+@media (max-width: 45rem) { body { padding: 0 .25rem } table { font-size: .55em } td, th { padding: .25em .15em }
+  th { overflow-wrap: anywhere } }
 pre { background: #f4f4f4; padding: .75rem; overflow-x: auto }
 img { max-width: 100% }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #1b1b1b } pre { background: #2a2a2a }

@@ -54,7 +54,7 @@ def as_text(results: Mapping[str, Any], split: str = "test") -> str:
     titles = header(results, split)
     body = [(label, cells(metrics)) for label, metrics in rows(results, split)]
     width = max(len(label) for label, _ in body)
-    columns = [max(map(len, column)) for column in zip(titles, *(values for _, values in body), strict=True)]
+    columns = [max(11, *map(len, column)) for column in zip(titles, *(values for _, values in body), strict=True)]
 
     def line(label: str, values: Sequence[str]) -> str:
         return f"{label:<{width}}  " + "  ".join(f"{v:>{w}}" for v, w in zip(values, columns, strict=True))

@@ -12,6 +12,7 @@ from pad_jax.batching.batch import Caps, Rows, make_batch, packer
 from pad_jax.batching.device import DeviceData, device_data, gaps_of
 from pad_jax.batching.layout import pack
 from pad_jax.data.dataset import ItemLists
+from pad_jax.data.settings import DataSettings
 
 #: The two users in numbers that the docstring of `batching.batch` shows.
 WINDOWS = np.array([[0, 0, 7, 3, 7], [0, 5, 9, 2, 8]], np.int32)
@@ -19,7 +20,7 @@ WINDOWS = np.array([[0, 0, 7, 3, 7], [0, 5, 9, 2, 8]], np.int32)
 
 @pytest.fixture
 def batch_of(dataset, text):
-    data = device_data(dataset, 8, 10, text)
+    data = device_data(dataset, DataSettings(length=8), text)
     made = jax.jit(make_batch, static_argnames="caps")
 
     def make(rows, group=4, key=0):
@@ -108,7 +109,8 @@ def test_the_docstring_is_what_is_made():
     none = np.zeros(10, np.int32)
     met = [np.unique(row[row > 0]) for row in WINDOWS]
     lists = ItemLists(np.concatenate(met).astype(np.int32), np.cumsum([0, *map(len, met)]))
-    data = DeviceData(WINDOWS, gaps_of(lists), lists.starts.astype(np.int32), none, none, np.zeros((10, 0), np.float32))
+    ends = np.stack([lists.starts[:-1], lists.starts[1:]], axis=1).astype(np.int32)
+    data = DeviceData(WINDOWS, gaps_of(lists), ends, none, none, np.zeros((10, 0), np.float32))
     lengths = (WINDOWS[:, :-1] > 0).sum(axis=1)
     start, bins = pack(lengths[None], 4)
     np.testing.assert_array_equal(start[0], [4, 0])

@@ -7,6 +7,7 @@ import numpy as np
 from pad_jax.batching.device import device_data, gaps_of
 from pad_jax.batching.negatives import draw_negatives
 from pad_jax.data.dataset import ItemLists, from_sequences
+from pad_jax.data.settings import DataSettings
 
 
 def test_negatives_are_uniform_outside_the_training_prefix():
@@ -22,7 +23,7 @@ def test_negatives_are_uniform_outside_the_training_prefix():
 def test_negatives_are_outside_the_whole_prefix_where_the_window_is_shorter():
     sequences = [[*range(1, 9), 9, 10], [11, 12, 13, 14]]
     dataset = from_sequences("made", [str(i) for i in range(15)], [""] * 15, ["a", "b"], sequences)
-    data = device_data(dataset, 3, 2, None)
-    begin, end = (jnp.full(2000, n) for n in data.gap_starts[:2])
+    data = device_data(dataset, DataSettings(length=3, buckets=2), None)
+    begin, end = (jnp.full(2000, n) for n in data.gap_ends[0])
     draws = np.asarray(draw_negatives(jax.random.key(0), jnp.arange(2000), begin, end, jnp.asarray(data.gaps), 15))
     assert set(draws.tolist()) == set(range(9, 16))

@@ -44,7 +44,7 @@ def test_split_by_time(tmp_path):
     assert [data.user_ids[u] for u in test.user] == ["a", "b", "d"]
     assert test.target.tolist() == [3, 1, 2]
     assert test.inputs.tolist() == [[2, 3, 1, 2], [2, 1, 2, 3], [0, 1, 2, 3]]
-    np.testing.assert_array_equal(data.train_windows(3), [[0, 1, 2, 3], [2, 1, 2, 3], [0, 3, 3, 1]])
+    np.testing.assert_array_equal(data.train_windows(3)[0], [[0, 1, 2, 3], [2, 1, 2, 3], [0, 3, 3, 1]])
     few = readers.load(table_config(tmp_path, data={"time": (10, 20), "keep": 4}))
     assert sequences(few)["a"] == ["y", "z", "x", "y", "z", "x"]
     with pytest.raises(UserError, match="the earlier first"):

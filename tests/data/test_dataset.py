@@ -1,6 +1,7 @@
 """A dataset: its groups and buckets of items, and its split."""
 
 import numpy as np
+import pytest
 
 from pad_jax.data.dataset import FREQUENCY_GROUPS, frequency_buckets, frequency_group, from_sequences
 
@@ -28,5 +29,22 @@ def test_split_is_leave_one_out():
     np.testing.assert_array_equal(test.target, [6, 2])
     assert sorted(test.history[0][test.history[0] > 0]) == [1, 2, 3, 4, 5]
     assert sorted(test.history[1][test.history[1] > 0]) == [1, 3, 7]
-    np.testing.assert_array_equal(data.train_windows(3), [[2, 3, 2, 4], [0, 7, 7, 1]])
+    np.testing.assert_array_equal(data.train_windows(3)[0], [[2, 3, 2, 4], [0, 7, 7, 1]])
     np.testing.assert_array_equal(data.counts, [0, 2, 2, 1, 1, 0, 0, 2])
+
+
+@pytest.mark.parametrize("length", [2, 3, 4, 7, 20])
+def test_windows_that_hold_every_event(length):
+    """Each event but a user's first is a target once; the newest window is the one that stands alone without."""
+    items = [str(n) for n in range(40)]
+    users = [list(range(1, n + 3)) for n in (1, 2, 3, 5, 8, 9, 30)]
+    data = from_sequences("x", items, items, [str(len(u)) for u in users], users)
+    windows, owner = data.train_windows(length, every=True)
+    for place, user in enumerate(data.training_users):
+        rows = windows[owner == place]
+        targets = [row[i] for row in rows for i in range(1, length + 1) if row[i - 1] > 0]
+        assert sorted(targets) == users[user][1:-2]
+        assert len(rows) == -(-(len(users[user]) - 3) // length)
+    latest, owners = data.train_windows(length)
+    np.testing.assert_array_equal(owners, np.arange(len(data.training_users)))
+    np.testing.assert_array_equal(windows[np.unique(owner, return_index=True)[1]], latest)

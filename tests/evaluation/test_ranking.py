@@ -7,6 +7,7 @@ import pytest
 
 from pad_jax import parallel
 from pad_jax.batching.device import device_data
+from pad_jax.data.settings import DataSettings
 from pad_jax.evaluation import ranking
 from pad_jax.evaluation.ranking import rank_by_counting, ranker, ranks_of
 from pad_jax.models.scorer import Scorer
@@ -64,7 +65,7 @@ def pad_scorer(dataset, text):
     config = small_config()
     scorer = Scorer(config, ("id", "aligned", "text"), "bucket_emb")
     params = jax.jit(lambda key: scorer.init(key, dataset.items, 12))(jax.random.key(0))
-    return scorer, parallel.replicate(params), parallel.replicate(device_data(dataset, 8, 10, text))
+    return scorer, parallel.replicate(params), parallel.replicate(device_data(dataset, DataSettings(length=8), text))
 
 
 @pytest.mark.slow
@@ -72,7 +73,7 @@ def test_full_ranking_is_the_brute_force(pad_scorer, text):
     """The whole path, on all fake devices, against 501 users ranked one by one in numpy."""
     scorer, params, _ = pad_scorer
     dataset = tiny_dataset(users=501)
-    data = parallel.replicate(device_data(dataset, 8, 10, text))
+    data = parallel.replicate(device_data(dataset, DataSettings(length=8), text))
     everything = jnp.arange(dataset.items + 1)
     items = jax.jit(scorer.item_vectors)(params, everything, data)
     gated = np.asarray(jax.jit(scorer.gated)(params, items, data.bucket).vectors)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pad_jax.batching.device import device_data
+from pad_jax.data.settings import DataSettings
 from pad_jax.models.scorer import Scorer, vectors_of
 from tests.support.data import laid_out
 
@@ -15,7 +16,7 @@ from tests.support.data import laid_out
 )
 def test_bfloat16_is_the_same_function_in_fewer_digits(make_config, dataset, text, backbone):
     """User and item vectors of PAD's three experts differ by less than 3 %, but do differ; parameters stay float32."""
-    data = jax.tree.map(jnp.asarray, device_data(dataset, 8, 10, text))
+    data = jax.tree.map(jnp.asarray, device_data(dataset, DataSettings(length=8), text))
     layout = laid_out(np.asarray(data.windows[:, 1:] > 0))
     ids = jnp.take(data.windows[:, 1:].reshape(-1), layout.grid.cell, mode="clip")
     found, inputs = {}, None

@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from pad_jax.methods import METHODS
 from pad_jax.studies import compare
 from pad_jax.studies.claims import AGREES, DISAGREES, UNTESTED
+from pad_jax.studies.study import equal_budget
 from tests.support.groups import Group
 
 
@@ -30,3 +32,17 @@ def test_claims_of_compare():
     assert compare.claims(groups, {})[2].verdict == UNTESTED
     del groups["make"]
     assert compare.claims(groups, {})[0].verdict == UNTESTED
+
+
+def test_budgets_are_equal_in_all(make_config):
+    """Epochs and minutes of every method add up to those of PAD, whatever its phases; no limit stays none."""
+    fields = {"pretrain.minutes": 10.0, "align.minutes": 20.0, "finetune.minutes": 40.0}
+    config = make_config(**{"pretrain.epochs": 3, "align.epochs": 5, "finetune.epochs": 7, **fields})
+    for row in compare.rows(config):
+        own = row.config(config, 0)
+        limits = [phase.limits(own) for phase in METHODS[row.method](own).phases]
+        assert sum(limit.epochs for limit in limits) == 15, row.name
+        assert sum(limit.minutes for limit in limits) == 70, row.name
+    assert equal_budget(config, "pad") == {}
+    unlimited = make_config(**{"pretrain.minutes": 10.0, "align.minutes": 0.0})
+    assert equal_budget(unlimited, "sasrec")["pretrain.minutes"] == 0

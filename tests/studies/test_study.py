@@ -54,6 +54,15 @@ def test_compare_and_its_continuation(world, folder, capsys):
     assert "against the best baseline, sasrec" in markdown
     assert "| p against sasrec |" in markdown
     assert f"{pad['phases']['finetune']['parameters']:,}" in markdown
+    sasrec = read_results(folder / "sasrec-sasrec-ce-best-s0,pretrain.epochs=3")  # PAD's epochs in all
+    assert [r["phases"]["pretrain"]["epochs"] for r in (sasrec, pad)] == [3, 1]
+    steps = pad["phases"]["pretrain"]["updates"]
+    assert sasrec["phases"]["pretrain"]["updates"] == 3 * steps
+    one, three = (f"{n * steps / 1000:.1f}" for n in (1, 3))
+    assert f"| pad | {three} | {one} | {one} |" in markdown  # `best` freezes what phase 3 takes over
+    assert f"| sasrec | {three} | {three} | - |" in markdown
+    for heading in ("## Updates", "## Lists", "## Learning curves"):
+        assert heading in markdown
     capsys.readouterr()
 
     run(world("compare", **only | {"study.seeds": (0, 1)}), folder, command)  # seed 0 is not run again

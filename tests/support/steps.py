@@ -28,7 +28,7 @@ class Setup:
         width = 16 if config.model.text_tower == "residual" else 12
         table = np.pad(text, ((0, 0), (0, width - 12)))
         self.items = dataset.items
-        self.host = device_data(dataset, config.data.length, config.data.buckets, table)
+        self.host = device_data(dataset, config.data, table)
         self.data = jax.tree.map(jnp.asarray, self.host)
 
     def phase(self, name):
