@@ -193,3 +193,36 @@ def test_places_of_configurations(tmp_path, monkeypatch):
     moved = config_dict("demo", "all")
     moved.data.path, moved.recommend.k, moved.study.seeds = "elsewhere", 3, (5,)
     assert digest(resolve(moved)) == digest(config)
+
+
+GOOD = {"user": ["u1"] * 6, "item": [1, 2, 3, 4, 5, 6], "time": [1, 2, 3, 4, 5, 6]}
+CATALOGUE = {"item": [1, 2, 3, 4, 5, 6], "title": list("abcdef")}
+
+
+@pytest.mark.parametrize(
+    ("events", "items", "message"),
+    [
+        ({}, CATALOGUE, "events.parquet: unable to find column"),
+        ({n: v for n, v in GOOD.items() if n != "time"}, CATALOGUE, 'unable to find column "time"'),
+        (GOOD, {"item": [1]}, 'items.parquet: unable to find column "title"'),
+        ({n: v[:0] for n, v in GOOD.items()}, CATALOGUE, "events.parquet has no events"),
+        (GOOD, {n: v[:0] for n, v in CATALOGUE.items()}, "items.parquet has no items"),
+        (GOOD, {"item": ["1", "2"], "title": [None, ""]}, "no item has a value in title"),
+        (GOOD, {"item": [1, 2, 1], "title": ["a", "b", "c"]}, "item '1' appears twice in the file"),
+        (GOOD | {"item": [1.5] * 6}, CATALOGUE, "column 'item' holds ids, which must be text or whole numbers"),
+        (GOOD | {"item": [f"i{n}" for n in range(6)]}, CATALOGUE, "no user has 5 events of items in the catalogue"),
+        (GOOD | {"item": [True] * 6}, CATALOGUE, "column 'item' holds Boolean"),
+        (GOOD | {"time": [float("nan")] * 6}, CATALOGUE, "events.parquet has no events"),
+        (GOOD | {"user": [None] * 6}, CATALOGUE, "events.parquet has no events"),
+    ],
+)
+def test_bad_tables_are_one_line_and_leave_nothing(events, items, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shop.py").write_text(FILE.replace(".csv", ".parquet"))
+    pl.DataFrame(events, strict=False).write_parquet("events.parquet")
+    pl.DataFrame(items, strict=False).write_parquet("items.parquet")
+    assert job("all") == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["events.parquet", "items.parquet", "shop.py"]

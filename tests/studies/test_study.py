@@ -1,5 +1,6 @@
 """Studies from end to end at toy size, in one folder: what one has run, the others use."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 
 from pad_jax.errors import UserError
 from pad_jax.run import run
+from pad_jax.settings import as_dict
 from pad_jax.studies import study
 from pad_jax.studies.ablate import PAD
 from pad_jax.studies.study import Row, Study, inherit
+from pad_jax.workdir.identity import digest
 from pad_jax.workdir.results import read_ranks, read_results
 
 pytestmark = pytest.mark.xdist_group("studies")  # one worker: they share a folder
@@ -182,3 +185,19 @@ def test_a_row_needs_its_base(world, tmp_path):
     row = Row("x", fields={"gate.kind": "shared"}, base=PAD, shares=("pretrain",))
     with pytest.raises(UserError, match="has not finished pretrain"):
         inherit(study.run(row, 0), study.run(PAD, 0), row.shares)
+
+
+def test_another_configuration_does_not_stand_in_the_way(world, tmp_path):
+    """Runs of a study that find their folder taken go beside it, and so does the report."""
+    mine, other = world("ablate"), world("ablate", **{"train.weight_decay": 0.5})
+    row = Row("pad")
+    usual = Study(mine, tmp_path, "", [row])
+    taken = usual.path(row, 0)
+    taken.mkdir(parents=True)
+    (taken / "results.json").write_text(json.dumps({"format": 1, "phases": {"pretrain": {}}}))
+    identity = {"config": as_dict(row.config(mine, 0)), "dataset_sha256": "", "text_sha256": None}
+    (taken / "config.json").write_text(json.dumps(identity))
+    assert usual.path(row, 0) == taken
+    beside = Study(other, tmp_path, "", [row])
+    assert beside.path(row, 0).name.startswith(f"{taken.name}-")
+    assert beside.name == f"{usual.name}-{digest(other)}"
