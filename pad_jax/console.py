@@ -18,16 +18,6 @@ def say(text: str) -> None:
         console.print(text, markup=False)
 
 
-_said: set[str] = set()
-
-
-def say_once(topic: str, text: str) -> None:
-    """The same, the first time in this process that something is said of a topic."""
-    if topic not in _said:
-        _said.add(topic)
-        say(text)
-
-
 class Task:
     """A piece of work with a known number of steps."""
 

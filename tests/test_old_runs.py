@@ -42,6 +42,7 @@ FIELDS = {
     "model.heads": 2,  # by the name it had then
     "data.keep": 23,  # what own tables had then
     "data.whole": False,
+    "data.windows": "latest",
 }
 
 

@@ -353,6 +353,8 @@ def test_two_processes_train_as_one(world, make_config, tmp_path):
     script = ROOT / "tests" / "support" / "two_processes.py"
     flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=2")
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    environment["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
     def start(process):
         arguments = [sys.executable, script, world["text.table"], tmp_path / "two", str(port), str(process)]

@@ -91,7 +91,7 @@ def assemble(config: Config, events: Events, catalogue: pl.DataFrame, only_met: 
         gone.append(_told(catalogue.height - len(met), "items that no event names"))
         catalogue = catalogue[met - 1]
         items = items + 1
-    read = "" if events.read is None else f"{events.read:,} rows read, "
+    read = "" if events.read is None else f"{events.read:,} events read, "
     left = "; ".join(filter(None, [", ".join(filter(None, out)), ", ".join(filter(None, gone))]))
     titles, texts = catalogue["title"].to_list(), catalogue["text"].to_list()
     return Dataset(
@@ -104,7 +104,7 @@ def assemble(config: Config, events: Events, catalogue: pl.DataFrame, only_met: 
         cuts,
         note,
         own_texts=[] if texts == titles else texts,
-        account=f"{read}{len(items):,} events kept" + (f"; not used: {left}" if left else ""),
+        account=f"{read}{len(items):,} kept" + (f"; not used: {left}" if left else ""),
         until=until,
     )
 

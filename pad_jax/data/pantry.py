@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,10 @@ def read(config: Config, paths: Mapping[str, Path]) -> Dataset:
     whole = from_sequences(config.dataset, item_ids, titles, user_ids, sequences)
     check_frequencies(paths[FREQUENCY], whole)
     latest = [sequence[-config.data.keep :] for sequence in sequences]
-    return from_sequences(config.dataset, item_ids, titles, user_ids, latest)
+    data = from_sequences(config.dataset, item_ids, titles, user_ids, latest)
+    older = len(whole.events) - len(data.events)
+    left = f"; not used: {older:,} before the latest {config.data.keep} of a user (data.keep)" if older else ""
+    return replace(data, account=f"{len(whole.events):,} events read, {len(data.events):,} kept{left}")
 
 
 def read_metadata(path: Path) -> tuple[list[str], list[str]]:

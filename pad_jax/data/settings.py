@@ -22,9 +22,7 @@ class DataSettings:
         "False: neither is part of the dataset",
         "P",
     )
-    length: int = setting(
-        20, "L, events that the encoder sees; 0: 20, 50, 100 or 200, chosen from the data", "C", least=0
-    )
+    length: int = setting(20, "L, events that the encoder sees; 0: 20 or 50, chosen from the data", "C", least=0)
     windows: str = setting(
         "latest",
         "of a user's training events: the latest L + 1 are a window, or as many windows as hold all of them",

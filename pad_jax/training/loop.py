@@ -148,7 +148,7 @@ def train(
                 caps = common_caps(usual, caps)
                 arguments = (state, seen, jnp.int32(count), key, parallel.local_rows(rows), caps)
                 if not checked:
-                    memory.check(run, arguments)
+                    memory.check(run, arguments, aloud=not phase.start)  # once in a run
                     checked = True
                 state, metrics = run(*arguments)
                 sums.append((count, metrics))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pad_jax import parallel
-from pad_jax.console import say_once
+from pad_jax.console import say
 from pad_jax.errors import UserError
 
 
@@ -14,11 +14,12 @@ def bytes_of(run: Any, arguments: tuple) -> int:
     return total - sizes.alias_size_in_bytes
 
 
-def check(run: Any, arguments: tuple) -> None:
-    """Says once what one device needs for `run(*arguments)` and what it has; raises UserError when it cannot fit."""
+def check(run: Any, arguments: tuple, aloud: bool) -> None:
+    """Says, if `aloud`, what one device needs for `run(*arguments)` and has; raises UserError when it cannot fit."""
     needed = bytes_of(run, arguments)
     at_hand, where = parallel.memory_at_hand()
-    say_once("memory", f"memory: {_gib(needed)} needed, {_gib(at_hand)} at hand ({where})")
+    if aloud:
+        say(f"memory: {_gib(needed)} needed, {_gib(at_hand)} at hand ({where})")
     if needed > at_hand:
         raise UserError(
             f"training needs {_gib(needed)} of memory and {_gib(at_hand)} are at hand on {where}: lower "

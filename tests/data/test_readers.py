@@ -92,7 +92,7 @@ def test_fuzzed_tables(tmp_path_factory, data, form):
     readable(lambda: readers.load(config))
 
 
-@pytest.mark.parametrize(("events", "length"), [(9, 20), (24, 50), (400, 200)])
+@pytest.mark.parametrize(("events", "length"), [(9, 20), (24, 50), (400, 50)])
 def test_the_length_is_chosen_from_the_data(events, length, capsys):
     items = [str(n) for n in range(500)]
     users = [list(range(1, 8)), *([list(range(1, events + 3))] * 3)]

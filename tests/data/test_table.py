@@ -82,7 +82,7 @@ def test_rows_that_say_too_little_are_skipped_and_counted(shop, capsys):
     assert "items.csv: 1 rows skipped" in out  # the one without an id
     assert len(data.events) == 24
     assert (data.items, data.titles[-1]) == (10, "")
-    assert data.account == "29 rows read, 24 events kept; not used: 5 incomplete or malformed"
+    assert data.account == "29 events read, 24 kept; not used: 5 incomplete or malformed"
 
 
 @pytest.mark.parametrize(
