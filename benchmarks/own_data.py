@@ -110,7 +110,7 @@ def rivals(events: pl.DataFrame, histories: list[list[str]]) -> dict[str, dict[s
         raise UserError("the rivals need implicit: pip install implicit") from error
     number = {item: n for n, item in enumerate(events["item"].unique(maintain_order=True))}
     short = events.group_by("user").agg("item").filter(pl.col("item").list.len() < 5)["item"].to_list()
-    als = itertools.product((32, 64, 128), (0.01, 0.1), (1.0, 10.0))
+    als = itertools.product((16, 32, 64, 128), (0.001, 0.01, 0.1, 1.0), (0.3, 1.0, 3.0, 10.0))
     candidates: dict[str, dict[str, Callable[[], Any]]] = {
         "ALS": {
             f"factors {f}, regularization {r}, alpha {a}": lambda f=f, r=r, a=a: AlternatingLeastSquares(
@@ -121,7 +121,7 @@ def rivals(events: pl.DataFrame, histories: list[list[str]]) -> dict[str, dict[s
         "item-kNN": {
             f"{make.__name__} K {k}": lambda make=make, k=k: make(K=k, num_threads=2)
             for make in (CosineRecommender, TFIDFRecommender, BM25Recommender)
-            for k in (20, 50, 100, 200, 500)
+            for k in (20, 50, 100, 200, 500, 1000, 2000)
         },
     }
 

@@ -161,7 +161,7 @@ def ranks_by_comparison(scores: Tensor, target: Tensor, history: Tensor) -> Tens
 
 
 def draw_negatives(gaps: Tensor, items: int, length: int) -> Tensor:
-    """[B, L] items outside the prefix whose `pad_jax.batching.device.history_gaps` are `gaps` [B, W]."""
+    """[B, L] items outside the prefix whose gaps (`pad_jax.batching.device.gaps_of`) are `gaps` [B, W]."""
     outside = items - (gaps < items).sum(1, keepdim=True)
     rank = (torch.rand(len(gaps), length, device=gaps.device) * outside).long()
     return 1 + rank + (gaps[:, None] <= rank[:, :, None]).sum(-1)

@@ -146,7 +146,10 @@ class Theirs:
         params = {name: self.tensor(np.array(x)) for name, x in flatten_dict(ours.params, sep="/").items()}
         text = self.tensor(ours.host.text) if ours.host.text.shape[1] else None
         self.peer = Peer(ours.config, ours.phase.experts, params, text, self.tensor(ours.host.bucket))
-        self.windows, self.gaps = self.tensor(ours.host.windows).long(), self.tensor(ours.host.gaps)
+        begin, end = ours.host.gap_ends.T  # padded with N, as the windows are with 0
+        place = begin[:, None] + np.arange((end - begin).max())
+        gaps = np.where(place < end[:, None], ours.host.gaps.take(place, mode="clip"), len(ours.host.bucket) - 1)
+        self.windows, self.gaps = self.tensor(ours.host.windows).long(), self.tensor(gaps)
         for x in params.values():
             x.requires_grad_(True)
         limits = ours.phase.limits(ours.config)

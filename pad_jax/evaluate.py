@@ -59,9 +59,12 @@ def evaluate_later(run: Run, events: Events) -> dict[str, Any]:
             f"{run.path} was made from other data, and without times (config.table.time) nobody knows which events are "
             "later than those that it was trained on"
         )
+    if run.config.eval.serve != read_config(run.path)["config"]["eval.serve"]:
+        raise UserError(f"config.eval.serve={run.config.eval.serve} needs the tables of the training, not other ones")
     if until is None:
         raise UserError(
-            f"{run.path} was made from other data by a version that did not record when they ended: train anew"
+            f"{run.path} was made from other data, and it does not say when those ended: they had no times, or it was "
+            "made by an earlier version; train anew"
         )
     model = with_new_items(run.model(), run)
     known = pl.DataFrame({"item": list(model.item_ids)})
@@ -105,7 +108,8 @@ def evaluate_later(run: Run, events: Events) -> dict[str, Any]:
 def _as_split(model: Recommender, parts: pl.DataFrame) -> tuple[Split, np.ndarray]:
     """The users as a split of the model's items, and how often training met each of these."""
     counts = model.artifact.counts
-    assert counts is not None  # `until` is as old
+    if counts is None:
+        raise UserError("the model was made by an earlier version, without counts of its items: train anew")
     number = {item: n for n, item in enumerate(model.item_ids, 1)}
     histories = [sorted({number[item] for item in items}) for items in parts["before"]]
     last = [[0] * max(0, 2 - len(items)) + [number[item] for item in items[-2:]] for items in parts["before"]]

@@ -22,12 +22,13 @@ from pad_jax.evaluation.baselines import BASELINES, baseline_ranks
 from pad_jax.evaluation.lists import Lists
 from pad_jax.evaluation.metrics import summarize
 from pad_jax.evaluation.ranking import lister, ranker
+from pad_jax.losses.recommendation import LOSSES
 from pad_jax.methods.registry import METHODS, method_of
 from pad_jax.models.experts import EXPERTS
 from pad_jax.models.scorer import Scorer
 from pad_jax.report import table
 from pad_jax.serving import Recommender, load
-from pad_jax.serving.artifact import Artifact, Text, identity_of
+from pad_jax.serving.artifact import Artifact, Text, identity_of, titles_in
 from pad_jax.settings import Config, as_before, canonical, check_choice, dotted
 from pad_jax.text.source import TextSource
 from pad_jax.training import loop
@@ -56,7 +57,8 @@ class Run:
     @cached_property
     def path(self) -> Path:
         """Of the workdir."""
-        return self._path or place_of(home(self._config) / run_name(self._config), self.config)
+        usual = home(self._config) / run_name(self._config)
+        return self._path or place_of(usual, self.config, self.dataset.fingerprint)
 
     @cached_property
     def rules(self) -> int:
@@ -96,7 +98,7 @@ class Run:
         """What training needs of dataset and text, on every device."""
         config = self.config
         text = self.text.for_training() if self.method.reads_text else None
-        data = device_data(self.dataset, config.data, text)
+        data = device_data(self.dataset, config.data, text, LOSSES[config.loss].needs == "negatives")
         arrays = {name: EXPERTS[name].arrays(config, self.dataset, text) for name in self.method.experts}
         return parallel.replicate(data._replace(arrays={name: own for name, own in arrays.items() if own}))
 
@@ -118,6 +120,8 @@ class Run:
         say(readers.summary(self.dataset, self.config))
 
     def train(self, phases: Sequence[Phase]) -> None:
+        served = ["best", "last", *(phase.name for phase in self.method.phases)]
+        check_choice("eval.serve", self.config.eval.serve, served)
         for phase in phases:
             self.train_phase(phase)
 
@@ -188,7 +192,6 @@ class Run:
     def to_serve(self, phases: Sequence[Phase]) -> Phase:
         """Which of finished phases `eval.serve` means; of equally good ones the later."""
         finished, select, serve = self.workdir.results["phases"], self.config.train.select, self.config.eval.serve
-        check_choice("eval.serve", serve, ["best", "last", *(phase.name for phase in self.method.phases)])
         if serve != "best":
             return next((phase for phase in phases if phase.name == serve), phases[-1])
         judged = [phase for phase in phases if not phase.by_loss] or phases
@@ -217,7 +220,7 @@ class Run:
             say(f"served: {better}, which is above {worse} in {select} on validation")
         _ = self.workdir  # refuses other data
         identity = self.model_identity()
-        same = self.is_model(identity)
+        same = self.is_model(identity) and titles_in(folder) == list(self.dataset.titles)
         parallel.wait("model")  # all processes have looked before one writes
         if same:
             return

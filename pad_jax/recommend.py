@@ -20,6 +20,7 @@ from pad_jax.console import Task, progress, say
 from pad_jax.data.files import first_line
 from pad_jax.data.readers import READERS, reader_name
 from pad_jax.data.table import read_catalogue
+from pad_jax.data.tables import as_id
 from pad_jax.errors import UserError
 from pad_jax.pipeline import Run
 from pad_jax.registry import SECTIONS
@@ -167,9 +168,7 @@ def read_histories(path: Path) -> list[History]:
                     row = json.loads(line)
                     user, history = row["user"], row["history"]
                     fine = isinstance(history, list)
-                    fine = fine and all(isinstance(x, str | int) and not isinstance(x, bool) for x in [user, *history])
-                    user, history = str(user), [str(item) for item in history] if fine else []
-                    "".join([user, *history]).encode()
+                    user, history = as_id(user), [as_id(item) for item in history] if fine else []
                 except (ValueError, TypeError, KeyError, RecursionError):
                     fine = False
                 if not fine:
@@ -194,7 +193,7 @@ def with_new_items(model: Recommender, run: Run) -> Recommender:
     if config.recommend.catalogue:
         path = Path(config.recommend.catalogue)
         items = read_catalogue(path, config.table)
-    elif reader.catalogue is not None and not config.recommend.histories:
+    elif reader.catalogue is not None and config.table.catalogue:
         path, items = Path(config.table.catalogue), reader.catalogue(config)
         gone = len(set(model.item_ids) - set(items["item"]))
         if gone:
@@ -210,7 +209,7 @@ def with_new_items(model: Recommender, run: Run) -> Recommender:
     try:
         return known_by_text(model, run, path, items.height, new)
     except UserError as error:
-        if config.recommend.catalogue:
+        if config.recommend.catalogue or config.recommend.vectors:
             raise
         say(f"the {new.height:,} new items are left out: {error}")
         return model
@@ -228,9 +227,11 @@ def known_by_text(model: Recommender, run: Run, path: Path, rows: int, new: pl.D
     """
     config, manifest = run.config, model.artifact.text.manifest
     if not model.knows_new_items:
+        others = [phase.name for phase in run.method.phases if phase.reads_text]
+        hint = f", or `evaluate` the tables of the training with --config.eval.serve={others[-1]}" if others else ""
         raise UserError(
             f"the phase {run.served.name} of method {config.method}, which is served, knows item IDs alone and cannot "
-            f"score new items; leave {path} out, or choose another phase: evaluate with --config.eval.serve=PHASE"
+            f"score new items; leave {path} out{hint}"
         )
     texts = new["text"].to_list()
     if config.recommend.vectors:

@@ -83,10 +83,7 @@ def run(
 
 def _with_trained(config: Config, workdir: Path | None, command: Any, given: Collection[str]) -> dict[str, Any]:
     """The jobs that work with what a workdir holds, under the settings that it was made with."""
-    try:
-        path = workdir or run_of(config, given)
-    except UserError as error:
-        raise UserError(f"{error}; train one with: {command('all', None)}") from error
+    path = workdir or run_of(config, given, command("all", None))
     if not read_results(path).get("phases"):
         raise UserError(f"{path} holds no finished phase; train it with: {command('all', path)}")
     job = Run(settings_of(path, config, given), path, command)

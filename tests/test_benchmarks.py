@@ -24,6 +24,17 @@ def test_the_peer_has_the_same_loss_and_gradients(dataset, text, phase, make_con
     assert found["gradient_difference"] <= 1e-4
 
 
+def test_the_peer_takes_steps(dataset, make_config):
+    ours = problem.Ours(make_config("paper", train__batch=4), dataset, "pretrain", None)
+    theirs = problem.Theirs(ours)
+    before = theirs.peer.p["tables/id"].detach().clone()
+    theirs.steps(2)
+    assert (theirs.peer.p["tables/id"] != before).any()
+    for row in range(len(theirs.windows)):
+        met = set(ours.host.windows[row]) - {0}
+        assert not met & set(problem.draw_negatives(theirs.gaps[[row]], 30, 200)[0].tolist())
+
+
 @pytest.mark.slow
 def test_a_difference_is_an_error(dataset, make_config):
     ours = problem.Ours(make_config("paper", train__batch=4), dataset, "pretrain", None)

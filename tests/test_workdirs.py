@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -9,7 +10,9 @@ import pytest
 
 import pad_jax
 from pad_jax.config import config_dict, resolve
+from pad_jax.registry import SECTIONS
 from pad_jax.run import main
+from pad_jax.settings import setting
 from pad_jax.workdir.identity import differences, digest, place_of
 from tests.support.data import SMALL
 
@@ -28,6 +31,11 @@ def get_config(job="all"):
 FILE += "".join(f"    config.{name} = {value!r}\n" for name, value in SMALL.items() if name != "data.length")
 FILE += "    return config\n"
 ROWS = [(f"u{u:02d}", f"i{(7 * u + 3 * n) % 20}", 100 * n + u) for u in range(30) for n in range(6 + u % 3)]
+
+
+@dataclass(frozen=True)
+class Mine:
+    depth: int = setting(2, "of something")
 
 
 def write(events, items=20):
@@ -182,17 +190,23 @@ def test_places_of_configurations(tmp_path, monkeypatch):
     """A hash of what changes results, and of nothing else."""
     config = resolve(config_dict("demo", "all"))
     other = resolve(config_dict("demo", "all", seed=1))
-    assert place_of(tmp_path / "w", config) == tmp_path / "w"
+    assert place_of(tmp_path / "w", config, "") == tmp_path / "w"
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "results.json").write_text(json.dumps({"format": 1, "phases": {"pretrain": {}}}))
     identity = {"config": {"dataset": "demo", "seed": 1}, "dataset_sha256": "", "text_sha256": None}
     (tmp_path / "w" / "config.json").write_text(json.dumps(identity))
     assert "seed" in differences(tmp_path / "w", config)
-    assert place_of(tmp_path / "w", config).name == f"w-{digest(config)}"
-    assert digest(config) != digest(other)
+    assert place_of(tmp_path / "w", config, "").name == f"w-{digest(config, '')}"
+    assert digest(config, "") != digest(other, "")
     moved = config_dict("demo", "all")
     moved.data.path, moved.recommend.k, moved.study.seeds = "elsewhere", 3, (5,)
-    assert digest(resolve(moved)) == digest(config)
+    assert digest(resolve(moved), "") == digest(config, "")
+    before = digest(config, "")
+    SECTIONS.register("mine", Mine)
+    assert digest(resolve(config_dict("demo", "all")), "") == before  # what is new and means what was done before
+    own = config_dict("demo", "all")
+    own.mine.depth = 3
+    assert digest(resolve(own), "") != before
 
 
 GOOD = {"user": ["u1"] * 6, "item": [1, 2, 3, 4, 5, 6], "time": [1, 2, 3, 4, 5, 6]}

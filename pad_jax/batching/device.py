@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Int, Int32
 
+from pad_jax.console import say
 from pad_jax.data.dataset import Dataset, ItemLists, frequency_buckets
 from pad_jax.data.settings import DataSettings
 from pad_jax.errors import UserError
@@ -28,21 +29,32 @@ def gaps_of(met: ItemLists) -> Int32[np.ndarray, " G"]:
     return (met.values - 1 - place).astype(np.int32)
 
 
-def device_data(dataset: Dataset, config: DataSettings, text: Float[np.ndarray, "I E"] | None) -> DeviceData:
+def device_data(
+    dataset: Dataset, config: DataSettings, text: Float[np.ndarray, "I E"] | None, negatives: bool = True
+) -> DeviceData:
     """The arrays of a dataset that training needs; host arrays, to be placed by `parallel.replicate`.
 
-    Raises UserError when a user's training prefix holds every item, or when no prefix has two events.
+    Args:
+        dataset: what is trained on.
+        config: how.
+        text: vectors of the items; None where no expert reads them.
+        negatives: whether the loss draws items that a user has not met; who has met all of them is left out then.
+
+    Raises UserError when no training prefix has two events.
     """
     if not len(dataset.training_users):
         raise UserError(f"{dataset.name}: no user has two training events, of which one could predict the next")
     met = dataset.met_in_training()
-    met_all = np.flatnonzero(np.diff(met.starts) == dataset.items)
-    if len(met_all):
-        user = dataset.user_ids[dataset.training_users[met_all[0]]]
-        raise UserError(f"{dataset.name}: user {user} has met all {dataset.items} items before the last two")
+    met_all = np.diff(met.starts) == dataset.items
     if text is None:
         text = np.zeros((dataset.items + 1, 0), np.float32)
     bucket, _ = frequency_buckets(dataset.counts, config.buckets)
     windows, owner = dataset.train_windows(config.length, config.windows == "all")
     ends = np.stack([met.starts[owner], met.starts[owner + 1]], axis=1).astype(np.int32)
+    ends[met_all[owner], 1] = ends[met_all[owner], 0]  # nothing is outside; what is drawn is used by no loss
+    if negatives and met_all.any():
+        say(f"{dataset.name}: {met_all.sum():,} users have met all items and do not train: the loss draws other ones")
+        windows, ends = windows[~met_all[owner]], ends[~met_all[owner]]
+        if not len(windows):
+            raise UserError(f"{dataset.name}: every user has met all {dataset.items} items; use config.loss=ce")
     return DeviceData(windows, gaps_of(met), ends, bucket, dataset.counts.astype(np.int32), text)

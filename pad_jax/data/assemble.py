@@ -24,7 +24,7 @@ class Events(NamedTuple):
 
     frame: pl.DataFrame
     cut: Cut | None = None
-    shown: Callable[[Any], str | int | float] = as_number
+    shown: Callable[[Any], str | int | float | None] = as_number
     read: int | None = None
     out: tuple[str, ...] = ()
     users: pl.Series | None = None
@@ -116,14 +116,18 @@ def _told(count: int, what: str) -> str:
 def _without_targets(config: Config, counts: Int64[np.ndarray, " U"], cuts: Cuts) -> list[str]:
     """What becomes of users without a target."""
     least = config.data.min_events
-    few = int(((counts > 1) & (counts < least)).sum())
-    aside = int(((counts >= least) & (cuts.valid < 0) & (cuts.test < 0)).sum())
-    return [
-        _told(few, f"users with fewer than {least} events (data.min_events) train and have no target"),
-        _told(aside, "users without an event behind a cut (data.time) train and have no target"),
-        _told(int((counts == 1).sum()), "users with one event are listed only"),
-        _told(int((counts == 0).sum()), "users without an event get what is popular"),
-    ]
+    trains = cuts.train_end - cuts.first >= 2
+    aimed = (cuts.valid > cuts.first) | (cuts.test > cuts.first)
+    few, several = counts < least, counts > 1
+    kinds = {
+        f"users with fewer than {least} events (data.min_events) train and have no target": trains & ~aimed & few,
+        "users without an event behind a cut (data.time) train and have no target": trains & ~aimed & ~few,
+        "users with one event before a cut (data.time) have a target and do not train": ~trains & aimed,
+        "users with events behind the cuts (data.time) alone are listed only": ~trains & ~aimed & several,
+        "users with one event are listed only": counts == 1,
+        "users without an event get what is popular": counts == 0,
+    }
+    return [_told(int(users.sum()), what) for what, users in kinds.items()]
 
 
 def split_by_time(config: Config, events: Events, ordered: pl.DataFrame, starts: Int64[np.ndarray, " _"]) -> Cuts:

@@ -118,6 +118,11 @@ class Dataset:
         return hashlib.sha256("\n".join(self.item_ids).encode()).hexdigest()
 
     @cached_property
+    def texts_sha256(self) -> str:
+        """Identity of what is encoded of the items, in their order."""
+        return hashlib.sha256("\0".join(self.texts).encode()).hexdigest()
+
+    @cached_property
     def fingerprint(self) -> str:
         """Identity of items, texts and events."""
         digest = hashlib.sha256(self.item_list_sha256.encode())

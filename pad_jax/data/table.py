@@ -16,8 +16,19 @@ from pad_jax.data.tables import LINE, as_ids, distinct, read_table, times, whole
 from pad_jax.errors import UserError
 from pad_jax.settings import Config, setting
 
-_OPENING = re.compile(r"(?:[\w ]*[:=]\s*)?[(\[{<\"'«]*$")  # of a literal before a column: "Brand: ", "("
-_CLOSING = re.compile(r"^[)\]}>\"'»]*")  # of a literal behind a column
+#: A value that is there, and one that is missing, in a template; what joins two values has no bracket in it.
+_THERE, _MISSING = "\x01", "\x02"
+_JOINT = rf"[^{_THERE}{_MISSING}()\[\]]*"
+#: What a missing value takes with it, one after the other until nothing changes.
+_GONE_WITH_IT = [
+    (rf'"[^{_THERE}"]*{_MISSING}[^{_THERE}"]*"', _MISSING),  # quotes and brackets around nothing else
+    (rf"\([^{_THERE}()]*{_MISSING}[^{_THERE}()]*\)", _MISSING),
+    (rf"\[[^{_THERE}\[\]]*{_MISSING}[^{_THERE}\[\]]*\]", _MISSING),
+    (rf"\w[\w ]*[:=]\s*{_MISSING}", _MISSING),  # its label
+    (rf"{_MISSING}{_JOINT}{_MISSING}", _MISSING),
+    (rf'({_THERE}[)\]"]*){_JOINT}{_MISSING}', r"\1"),  # the joint before it, if a value stands before that
+    (rf"{_MISSING}{_JOINT}?((?:\w[\w ]*[:=]\s*)?[(\[]?{_THERE})", r"\1"),  # else the joint behind it, but no label
+]
 
 
 @dataclass(frozen=True)
@@ -101,15 +112,17 @@ def read_catalogue(path: Path, table: TableSettings) -> pl.DataFrame:
     An item without an id is skipped and counted; one without any of the columns has an empty text. Raises UserError for
     an id that stands twice.
     """
-    template = parse_template(table.text)
-    names = [name for _, name in template if name is not None]
+    names = columns_of(table.text)
     title = table.title or ("title" if "title" in names else names[0])
     frame = read_table(path, [table.item, title, *names])
-    items = frame.select(
-        LINE,
-        item=as_ids(path, frame[table.item]),
-        title=pl.col(title).cast(pl.String).fill_null("").str.strip_chars(),
-        text=filled(template),
+    words = frame.select(_as_words(frame[name]) for name in dict.fromkeys([title, *names]))
+    items = pl.DataFrame(
+        [
+            frame[LINE],
+            as_ids(path, frame[table.item]).alias("item"),
+            words[title].alias("title"),
+            filled(table.text, words).alias("text"),
+        ]
     )
     items = whole_rows(path, items, ("item",))
     if not items.height:
@@ -119,8 +132,8 @@ def read_catalogue(path: Path, table: TableSettings) -> pl.DataFrame:
     return distinct(path, items)
 
 
-def parse_template(text: str) -> list[tuple[str, str | None]]:
-    """(literal, column behind it) of `table.text`, None behind the last. Raises UserError for what is no template."""
+def columns_of(text: str) -> list[str]:
+    """The columns that `table.text` names. Raises UserError for what is no template."""
     try:
         parsed = list(string.Formatter().parse(text))
     except ValueError as error:
@@ -130,35 +143,48 @@ def parse_template(text: str) -> list[tuple[str, str | None]]:
         raise UserError(f"config.table.text={text!r} must name columns: write '{{title}}, {{brand}}'")
     if any(form or conversion for _, _, form, conversion in parsed):
         raise UserError(f"config.table.text={text!r}: columns stand as they are, without ! and :, as in '{{title}}'")
-    return [(literal, name) for literal, name, *_ in parsed]
+    return names
 
 
-def filled(template: list[tuple[str, str | None]]) -> pl.Expr:
-    """The template with the values of a row; where one is missing, nothing of what joins or encloses it is left.
+def filled(text: str, words: pl.DataFrame) -> pl.Series:
+    """The template with the values of every row; where one is missing, nothing of what joins, labels or encloses it is
+    left. Rows that lack the same values are filled alike."""
+    names = columns_of(text)
+    lacking = pl.concat_str(pl.when(pl.col(name) == "").then(pl.lit("1")).otherwise(pl.lit("0")) for name in names)
+    whole, found = pl.lit(""), words.select(lacking.alias("lacking"))
+    for pattern in found["lacking"].unique():
+        if "0" in pattern:
+            row = pl.concat_str(_pieces(text, [flag == "1" for flag in pattern])).str.strip_chars()
+            whole = pl.when(lacking == pattern).then(row).otherwise(whole)
+    return words.with_columns(whole.alias(_THERE))[_THERE]
 
-    A literal between two columns is cut into what closes the first ("), "), what joins them, and what opens the second
-    ("Brand: ", "("). What closes or opens a column goes with it; what joins stands before a column that has one before
-    it. What stands before the first column and behind the last one is kept.
-    """
-    literals = [literal for literal, name in template if name is not None]
-    names = [name for _, name in template if name is not None]
-    end = "" if template[-1][1] is not None else template[-1][0]
-    closing = [_CLOSING.match(literal)[0] for literal in (*literals[1:], end)]  # type: ignore[index]
-    nothing = pl.lit("")
-    pieces, earlier = [], pl.lit(False)
-    for place, name in enumerate(names):
-        value = pl.col(name).cast(pl.String).fill_null("").str.strip_chars()
-        rest = literals[place][len(closing[place - 1]) if place else 0 :]
-        opening = _OPENING.search(rest)[0]  # type: ignore[index]
-        joint = pl.lit(rest[: len(rest) - len(opening)])
-        if place == 0:
-            pieces.append(joint)
-        before = pl.when(earlier).then(joint).otherwise(nothing)
-        piece = pl.concat_str(before, pl.lit(opening), value, pl.lit(closing[place]))
-        pieces.append(pl.when(value != "").then(piece).otherwise(nothing))
-        earlier = earlier | (value != "")
-    whole = pl.concat_str(*pieces, pl.lit(end[len(closing[-1]) :])).str.strip_chars()
-    return pl.when(earlier).then(whole).otherwise(nothing)
+
+def _pieces(text: str, missing: list[bool]) -> list[pl.Expr]:
+    """The literals and columns of a template that lacks some of its columns."""
+    marked, names = "", []
+    for literal, name, *_ in string.Formatter().parse(text):
+        marked += literal
+        if name is not None:
+            gone = missing[marked.count(_THERE) + marked.count(_MISSING)]
+            marked += _MISSING if gone else _THERE
+            names += [] if gone else [name]
+    before = ""
+    while marked != before:
+        before = marked
+        for pattern, left in _GONE_WITH_IT:
+            marked = re.sub(pattern, left, marked)
+    literals = marked.replace(_MISSING, "").split(_THERE)
+    columns = [*map(pl.col, names), pl.lit("")]
+    return [piece for literal, column in zip(literals, columns, strict=True) for piece in (pl.lit(literal), column)]
+
+
+def _as_words(column: pl.Series) -> pl.Series:
+    """As text, "" for what is missing; numbers without a fraction as whole ones."""
+    if column.dtype.is_float():
+        column = column.set(~column.is_finite(), None)
+        if (column == column.floor()).all() and (column.abs() < 2**53).all():
+            column = column.cast(pl.Int64)
+    return column.cast(pl.String).fill_null("").str.strip_chars()
 
 
 READERS.register(

@@ -69,16 +69,21 @@ def _plain(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
 
 def as_ids(path: Path, column: pl.Series) -> pl.Series:
     """Ids as text, numbers without a fraction as whole ones. Raises UserError for numbers with one, and for dates."""
-    if column.dtype.is_float() or isinstance(column.dtype, pl.Decimal):
-        column = column.cast(pl.Float64)
-        column = column.set(column.is_nan(), None)  # as pandas writes a missing id
-        whole = column.cast(pl.Int64, strict=False)
-        if not (whole.cast(pl.Float64) == column).all():
-            raise UserError(f"{path}: column {column.name!r} holds ids, which must be text or whole numbers")
-        column = whole
+    refused = UserError(f"{path}: column {column.name!r} holds ids, which must be text or whole numbers below 2**53")
     if column.dtype.is_temporal():
-        raise UserError(f"{path}: column {column.name!r} holds ids, which must be text or whole numbers, not dates")
-    return column.cast(pl.String)
+        raise refused
+    if column.dtype.is_float():
+        column = column.set(column.is_nan(), None)  # as pandas writes a missing id
+        if not ((column == column.floor()) & (column.abs() < 2**53)).all():
+            raise refused
+        return column.cast(pl.Int64).cast(pl.String)
+    text = column.cast(pl.String)
+    numbers = text.drop_nulls()
+    if numbers.str.contains(r"^-?\d+(\.0*)?$").all():  # as pandas writes whole numbers beside a missing one
+        return text.str.replace(r"\.0*$", "")
+    if isinstance(column.dtype, pl.Decimal):
+        raise refused
+    return text
 
 
 def read_lines(path: Path, separator: str, columns: Sequence[str]) -> pl.LazyFrame:
@@ -209,6 +214,14 @@ def as_text(value: Any) -> str:
     return text
 
 
+def as_id(value: Any) -> str:
+    """The same, but no number with a fraction."""
+    text = as_text(value)
+    if isinstance(value, float) and "." in text:
+        raise ValueError
+    return text
+
+
 def number(value: Any) -> float:
     """Raises ValueError for what is not a finite number."""
     found = float(value)
@@ -225,12 +238,14 @@ def whole_number(value: Any) -> int:
     return found
 
 
-def times(path: Path, column: pl.Series) -> tuple[pl.Series, Cut, Callable[[Any], str | int | float]]:
+def times(path: Path, column: pl.Series) -> tuple[pl.Series, Cut, Callable[[Any], str | int | float | None]]:
     """Times as numbers, null where one cannot be read; how a cut becomes such a number, and the other way round.
 
     Numbers stay as they are, in whatever unit. Dates and times in ISO 8601 become microseconds; without a zone they
     count as UTC. A column of strings holds whichever of both more of them are.
     """
+    if isinstance(column.dtype, pl.Decimal):
+        column = column.cast(pl.Float64)
     if column.dtype.is_float():
         column = column.set(~column.is_finite(), None)
     if column.dtype.is_numeric():
@@ -279,9 +294,12 @@ def as_number(time: int | float) -> int | float:
     return time
 
 
-def as_date(time: int) -> str:
-    """ISO 8601 in UTC of microseconds since 1970: what `date_cut` takes back."""
-    return (datetime(1970, 1, 1) + timedelta(microseconds=time)).isoformat()
+def as_date(time: int) -> str | None:
+    """ISO 8601 in UTC of microseconds since 1970: what `date_cut` takes back; None of years that it does not know."""
+    try:
+        return (datetime(1970, 1, 1) + timedelta(microseconds=time)).isoformat()
+    except OverflowError:
+        return None
 
 
 def date_cut(path: Path) -> Cut:

@@ -58,7 +58,7 @@ def _follows(dataset: Dataset) -> Any:
     position = np.arange(len(dataset.events) - 1)
     last = dataset.cuts.train_end - 1  # the last event of each training prefix
     user = np.searchsorted(dataset.starts, position, side="right") - 1
-    inside = position < last[user]
+    inside = (position >= dataset.cuts.first[user]) & (position < last[user])
     pairs = dataset.events[:-1][inside], dataset.events[1:][inside]
     size = dataset.items + 1
     return scipy.sparse.csr_matrix((np.ones(len(pairs[0])), pairs), shape=(size, size))

@@ -22,7 +22,7 @@ from pad_jax.workdir.results import read_ranks
 
 def report(first: list[Path], second: list[Path]) -> str:
     """Markdown for one or two groups of runs."""
-    groups = [RunGroup(paths) for paths in (first, second) if paths]
+    groups = groups_of(first, second)
     results = groups[0].results[0]
     if len({group.dataset for group in groups}) > 1:
         raise UserError(f"{first[0]} and {second[0]} were made from different data; they cannot be compared")
@@ -50,6 +50,15 @@ def report(first: list[Path], second: list[Path]) -> str:
                 row.append(f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]")
             lines.append(f"| {name} ({mask.sum():,}) | " + " | ".join(row) + " |")
     return "\n".join(lines)
+
+
+def groups_of(first: list[Path], second: list[Path]) -> list[RunGroup]:
+    """One or two groups; where both are called the same, their folders tell them apart."""
+    groups = [RunGroup(paths) for paths in (first, second) if paths]
+    if len({group.name for group in groups}) < len(groups):
+        for group in groups:
+            group.name, group.label = (f"{text}, {group.paths[0].name}" for text in (group.name, group.label))
+    return groups
 
 
 def draw(path: Path, text: str, groups: list[RunGroup]) -> None:
@@ -82,7 +91,7 @@ def main(argv: list[str]) -> int:
         text = report(arguments.workdirs, arguments.against)
         print(text)
         if arguments.page:
-            draw(arguments.page, text, [RunGroup(p) for p in (arguments.workdirs, arguments.against) if p])
+            draw(arguments.page, text, groups_of(arguments.workdirs, arguments.against))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

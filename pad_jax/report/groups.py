@@ -83,13 +83,14 @@ class RunGroup:
                 seconds += [float(np.median(epochs))] * len(epochs)
         return float(np.mean(seconds))
 
-    def curves(self, metric: str) -> dict[str, list[list[float]]]:
-        """The metric on validation after every epoch of each phase, in percent, for each seed."""
-        found: dict[str, list[list[float]]] = {}
+    def curves(self, metric: str) -> dict[str, list[tuple[list[float], int]]]:
+        """The metric on validation after every epoch of each phase, in percent, and the best epoch, for each seed."""
+        found: dict[str, list[tuple[list[float], int]]] = {}
         for path, results in zip(self.paths, self.results, strict=True):
             for phase in results["phases"]:
                 lines = self._log(path, phase)
-                found.setdefault(phase, []).append([100 * line["valid"][metric] for line in lines])
+                values = [100 * line["valid"][metric] for line in lines]
+                found.setdefault(phase, []).append((values, results["phases"][phase]["best_epoch"]))
         return found
 
     @staticmethod

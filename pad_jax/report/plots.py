@@ -97,7 +97,7 @@ def curves(
 
 
 def learning_curves(
-    panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], ylabel: str, columns: int = 3
+    panels: Mapping[str, Mapping[str, Sequence[tuple[Sequence[float], int]]]], ylabel: str, columns: int = 3
 ) -> Any:
     """A panel for each run: over its epochs, one phase behind the other, a line for each phase and seed; the best epoch
     of each has a mark."""
@@ -108,11 +108,11 @@ def learning_curves(
         begin = 0
         for phase, seeds in curves.items():
             number = phases.index(phase)
-            for values in seeds:
-                x, best = begin + 1 + np.arange(len(values)), int(np.argmax(values))
+            for values, best in seeds:
+                x = begin + 1 + np.arange(len(values))
                 axis.plot(x, values, color=COLOURS[number], linestyle=LINES[-1 - number % len(LINES)], linewidth=1)
-                axis.plot(x[best], values[best], MARKS[number], color=COLOURS[number], markersize=4)
-            begin += max(map(len, seeds))
+                axis.plot(begin + best, values[best - 1], MARKS[number], color=COLOURS[number], markersize=4)
+            begin += max(len(values) for values, _ in seeds)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("epoch", fontsize=8)
         axis.set_ylabel(ylabel, fontsize=8)

@@ -160,6 +160,15 @@ def identity_of(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def titles_in(folder: Path) -> list[str] | None:
+    """The titles of the model in a folder; None where they cannot be read."""
+    try:
+        items = pl.read_parquet(folder / "items.parquet")
+        return items["title" if "title" in items.columns else "text"].to_list()
+    except BROKEN:
+        return None
+
+
 def parts(scorer: Scorer, transform: Transform) -> list[tuple[str, str, str]]:
     """(kind, name, file) of every registered part that a model is served with."""
     used = [("expert", expert) for expert in scorer.experts]

@@ -100,6 +100,10 @@ class Recommender:
 
         Raises UserError as `recommend`, and for a target that the model does not know.
         """
+        unknown = [target for target in targets if str(target) not in self._number]
+        if unknown or len(targets) != len(histories):
+            what = f"target {unknown[0]!r} is no item of the model" if unknown else "each history needs a target"
+            raise UserError(f"{what}: {len(histories)} histories, {len(targets)} targets")
         known, wanted = self._numbers(histories), self._numbers([[target] for target in targets])
         width = max(max((len(np.unique(h)) for h in known), default=1), 1)
         ranks = np.zeros(len(known), np.float32)

@@ -1,12 +1,13 @@
 """PAD without what makes it PAD, one thing at a time (paper, Fig. 4 and 5)."""
 
+from dataclasses import replace
 from typing import Any
 
 from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page
 from pad_jax.settings import Config, as_dict, dotted
 from pad_jax.studies.claims import Claim, above, claims_table, interval, points
-from pad_jax.studies.study import Row, Study
+from pad_jax.studies.study import Row, Study, equal_budget
 
 PAD = Row("pad")
 FROM_ALIGN: dict[str, Any] = {"base": PAD, "shares": ("pretrain",)}
@@ -59,13 +60,16 @@ def rows(config: Config) -> list[Row]:
 
 
 def panels(config: Config) -> dict[str, list[Row]]:
-    """`PANELS` without what the configuration is anyway."""
+    """`PANELS` without what the configuration is anyway; another method has as many epochs in all as PAD."""
     known = dotted(as_dict(config))
 
     def same(row: Row) -> bool:
         return row.method == "pad" and all(known[name] == value for name, value in row.fields.items())
 
-    return {title: [row for row in panel if not same(row)] for title, panel in PANELS.items()}
+    def fair(row: Row) -> Row:
+        return row if row.method == "pad" else replace(row, fields=equal_budget(config, row.method))
+
+    return {title: [fair(row) for row in panel if not same(row)] for title, panel in PANELS.items()}
 
 
 def report(study: Study) -> Page:

@@ -14,12 +14,9 @@ from pad_jax.report.table import number
 from pad_jax.settings import Config
 from pad_jax.studies.ablate import FROM_ALIGN, FROM_FINETUNE, PAD
 from pad_jax.studies.claims import UNTESTED, Claim, above, claims_table, judged
-from pad_jax.studies.study import Row, Study, gain
+from pad_jax.studies.study import Row, Study, equal_budget, gain
 from pad_jax.training.phase import Phase
 
-SASREC = Row("sasrec", "sasrec")
-SMEM = Row("smem", "smem", **FROM_ALIGN)
-CTRL = Row("ctrl", "ctrl")
 TUNED = Row("ID expert alone", fields={"experts.use": ("id",)}, **FROM_FINETUNE)
 SINGLE = Row("aligned expert alone", fields={"experts.use": ("aligned",)}, **FROM_FINETUNE)
 LOOSE = Row("not anchored", fields={"alignment.anchored": False}, **FROM_ALIGN)
@@ -27,8 +24,9 @@ LOOSE = Row("not anchored", fields={"alignment.anchored": False}, **FROM_ALIGN)
 
 def rows(config: Config) -> list[Row]:
     """The runs whose tables are looked into; those of `compare` and `ablate` are used where they are there."""
-    del config
-    return [SASREC, PAD, SMEM, CTRL, TUNED, SINGLE, LOOSE]
+    sasrec, ctrl = (Row(name, name, equal_budget(config, name)) for name in ("sasrec", "ctrl"))
+    smem = Row("smem", "smem", equal_budget(config, "smem"), **FROM_ALIGN)
+    return [sasrec, PAD, smem, ctrl, TUNED, SINGLE, LOOSE]
 
 
 #: AUC from which distances of text tell pairs apart.

@@ -82,6 +82,7 @@ class Study:
     workdir: Path
     command: str
     rows: Sequence[Row]
+    dataset_sha256: str = ""
 
     @property
     def name(self) -> str:
@@ -89,11 +90,12 @@ class Study:
         c = self.config
         seeds = "" if c.study.seeds == StudySettings.seeds else f"-s{'+'.join(map(str, c.study.seeds))}"
         usual = all(self.path(row, s) == self.workdir / row.folder(c, s) for row in self.rows for s in c.study.seeds)
-        other = "" if usual else f"-{digest(c)}"
+        other = "" if usual else f"-{digest(c, self.dataset_sha256)}"
         return f"{c.job}-{c.backbone}-{c.loss}-{c.recipe}{seeds}{'-part' if c.study.only else ''}{other}"
 
     def path(self, row: Row, seed: int) -> Path:
-        return place_of(self.workdir / row.folder(self.config, seed), row.config(self.config, seed))
+        usual = self.workdir / row.folder(self.config, seed)
+        return place_of(usual, row.config(self.config, seed), self.dataset_sha256)
 
     def run(self, row: Row, seed: int) -> Run:
         """The run of a row, to train it or to work with what it has learned."""
@@ -200,14 +202,15 @@ def as_job(rows: Callable[[Config], list[Row]], report: Callable[[Study], Page])
 
     def job(config: Config, workdir: Path, command: str) -> None:
         check(config)
-        config = Run(config, workdir, lambda *_: command).config
+        first = Run(config, workdir, lambda *_: command)
+        config = first.config
         found = rows(config)
         for name in config.study.only:
             check_choice("study.only", name, [row.name for row in found])
         if config.study.only:
             bases = [row.base for row in found if row.name in config.study.only]
             found = [row for row in found if row.name in config.study.only or row in bases]
-        done = Study(config, workdir, command, found)
+        done = Study(config, workdir, command, found, first.dataset.fingerprint)
         done.train()
         page = report(done)
         groups = {row.name: done.group(row) for row in done.rows}

@@ -15,7 +15,7 @@ from pad_jax.data.dataset import Dataset
 from pad_jax.errors import UserError
 from pad_jax.settings import Config
 from pad_jax.text import encode
-from pad_jax.text.table import check_finite, check_replaceable, check_settings, read_table
+from pad_jax.text.table import check_finite, check_replaceable, check_settings, is_of_other_texts, read_table
 from pad_jax.text.transform import Transform, fit
 
 
@@ -44,9 +44,13 @@ class TextSource:
     def __init__(self, config: Config, dataset: Dataset, needed: str = ""):
         self.config, self.dataset, self.needed = config, dataset, needed
 
-    @property
+    @cached_property
     def path(self) -> Path:
-        return table_path(self.config)
+        """`table_path`; where that holds the table of other texts, with a hash of these behind the name."""
+        usual = table_path(self.config)
+        if self.config.text.table or not is_of_other_texts(usual, self.dataset):
+            return usual
+        return usual.with_name(f"{usual.stem}-{self.dataset.texts_sha256[:8]}{usual.suffix}")
 
     def encode(self, again: bool = False) -> None:
         """Makes the table, when it is missing or `again`; while another run makes it, this one waits."""

@@ -42,7 +42,7 @@ class TableWriter:
         rows = dataset.items + 1
         self.path, self._dtype, self._row = path, dtype, width * dtype.itemsize
         self._header = _header(dataset, manifest, (rows, width), dtype)
-        self._identity = json.loads(json.dumps({"header": self._header.decode(), **identity}))
+        self._identity = json.loads(json.dumps({"header": self._header.decode("latin-1"), **identity}))
         self._data, self._mark = path.with_name(path.name + ".partial"), path.with_name(path.name + ".partial.json")
         self._size = len(self._header) + rows * self._row
         self.done, self._spoken = 0, time.monotonic()
@@ -110,6 +110,7 @@ def _header(dataset: Dataset, manifest: Mapping[str, Any], shape: tuple[int, int
         "dataset": dataset.name,
         "items": str(dataset.items),
         "item_list_sha256": dataset.item_list_sha256,
+        "texts_sha256": dataset.texts_sha256,
         "manifest": json.dumps(dict(manifest), sort_keys=True),
     }
     size = shape[0] * shape[1] * dtype.itemsize
@@ -117,6 +118,16 @@ def _header(dataset: Dataset, manifest: Mapping[str, Any], shape: tuple[int, int
     text = json.dumps({"__metadata__": metadata, "text": tensor}).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
+
+
+def is_of_other_texts(path: Path, dataset: Dataset) -> bool:
+    """Whether a file is a table of this project that says that it was made from other texts."""
+    try:
+        with safe_open(path, "numpy") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError):
+        return False
+    return header.get("texts_sha256", dataset.texts_sha256) != dataset.texts_sha256
 
 
 def check_replaceable(path: Path) -> None:
@@ -154,6 +165,7 @@ def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], 
                 )
             table = file.get_tensor("text")
         items, name, sha256 = (header[field] for field in ("items", "dataset", "item_list_sha256"))
+        texts = header.get("texts_sha256", dataset.texts_sha256)  # earlier versions do not say
         manifest = dict(json.loads(header["manifest"]))
     except FileNotFoundError as error:
         raise UserError(f"text table {path} does not exist; make it with the job `encode`") from error
@@ -165,6 +177,11 @@ def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], 
         raise UserError(
             f"{path} was made for the {items} items of {name}, not for these {dataset.items} "
             f"of {dataset.name}; remove it and run the job `encode`, or set --config.text.table"
+        )
+    if texts != dataset.texts_sha256:
+        raise UserError(
+            f"{path} was made from other texts of these items (another config.table.text or catalogue): remove it "
+            "and run the job `encode`, or set --config.text.table"
         )
     if table.ndim != 2 or table.shape[0] != dataset.items + 1 or not table.shape[1] or table[0].any():
         raise UserError(f"{path}: tensor `text` must be [{dataset.items + 1}, d] with a zero row 0, not {table.shape}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from pad_jax import parallel
 from pad_jax.atomic import write_atomically
+from pad_jax.console import say
 from pad_jax.environment import machine, versions
 from pad_jax.errors import UserError
 from pad_jax.settings import Config, as_before, as_dict, canonical, dotted, put, restored
@@ -38,17 +39,22 @@ def home(config: Config) -> Path:
     return Path("runs") / config.dataset
 
 
-def place_of(path: Path, config: Config) -> Path:
-    """The workdir of a configuration: `path`, or where that holds another one, with a hash of this one behind it."""
-    if rules_of(path) is None or not differences(path, config):
+def place_of(path: Path, config: Config, dataset_sha256: str) -> Path:
+    """The workdir of a configuration on a dataset: `path`, or where that holds another one, with a hash of this one
+    behind it."""
+    if rules_of(path) is None:
         return path
-    return path.with_name(f"{path.name}-{digest(config)}")
+    if not differences(path, config) and read_config(path)["dataset_sha256"] == dataset_sha256:
+        return path
+    return path.with_name(f"{path.name}-{digest(config, dataset_sha256)}")
 
 
-def digest(config: Config) -> str:
-    """Eight letters for all that changes results."""
-    ours = json.dumps({n: v for n, v in sorted(dotted(as_dict(config)).items()) if changes_results(n)})
-    return hashlib.sha256(ours.encode()).hexdigest()[:8]
+def digest(config: Config, dataset_sha256: str) -> str:
+    """Eight letters for the data and for all that changes results, but what means the same as not saying it."""
+    before = json.loads(json.dumps(as_before()))
+    ours = json.loads(json.dumps(dotted(as_dict(config))))
+    said = {n: v for n, v in sorted(ours.items()) if changes_results(n) and v != before.get(n)}
+    return hashlib.sha256(json.dumps([said, dataset_sha256]).encode()).hexdigest()[:8]
 
 
 def differences(path: Path, config: Config, leaving: Iterable[str] = ()) -> dict[str, tuple[Any, Any]]:
@@ -75,7 +81,7 @@ def settings_of(path: Path, config: Config, given: Iterable[str]) -> Config:
         )
     usual = as_before()
     same = config.dataset == there["dataset"]
-    asked = {n for n in ours if not changes_results(n) and (same or n.startswith(_OTHER_JOBS))}
+    asked = {n for n in ours if not changes_results(n) and (same or n in given or n.startswith(_OTHER_JOBS))}
     tree = there | {n: ours[n] for n in asked if n in given or ours[n] != usual.get(n)} | {"job": config.job}
     nested: dict[str, Any] = {}
     for name, value in tree.items():
@@ -83,25 +89,28 @@ def settings_of(path: Path, config: Config, given: Iterable[str]) -> Config:
     return restored(nested)
 
 
-def run_of(config: Config, given: Iterable[str]) -> Path:
+def run_of(config: Config, given: Iterable[str], train: str) -> Path:
     """The workdir that a job without --workdir works with: that of its own settings, else the only one of the dataset.
 
-    `given` are fields that the command line sets: runs with others are none. Raises UserError where there is none, or
-    more than one, listing them.
+    `given` are fields that the command line sets: runs with others are none. `train` is a command that makes one.
+    Raises UserError where there is none, or more than one, listing them.
     """
     folder = home(config)
     unset = () if config.data.length else ("data.length",)
     found = {}
     for path in sorted(p.parent for p in folder.glob("*/results.json")):
-        if read_results(path).get("phases"):
-            found[path] = differences(path, config, unset)
+        try:
+            if read_results(path).get("phases") and (config.job != "recommend" or (path / "model").is_dir()):
+                found[path] = differences(path, config, unset)
+        except UserError as error:
+            say(f"{path} is left out: {error}")
     exact = [path for path, others in found.items() if not others]
-    exact = [path for path in exact if path.name.startswith(run_name(config))][:1] or exact
     fitting = exact or [path for path, others in found.items() if not set(others) & set(given)]
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
-        raise UserError(f"{folder} holds no finished run" + (" with these settings" if found else ""))
+        some = " with these settings" if found else ""
+        raise UserError(f"{folder} holds no finished run{some}; train one with: {train}")
     raise UserError(
         f"{folder} holds {len(fitting)} finished runs; choose one with --workdir: {', '.join(map(str, fitting))}"
     )

@@ -91,6 +91,11 @@ def test_rows_that_say_too_little_are_skipped_and_counted(shop, capsys):
         ("{title} by {brand}", "T by B", "T", "B", ""),
         ("{title} by {brand}, {year}", "T by B, 1999", "T, 1999", "B, 1999", "1999"),
         ("{title} ({brand}), {year}.", "T (B), 1999.", "T, 1999.", "(B), 1999.", "1999."),
+        ("{title} ({brand}, {year})", "T (B, 1999)", "T (1999)", "(B, 1999)", "(1999)"),
+        ("{title} (by {brand})", "T (by B)", "T", "(by B)", ""),
+        ('"{title}" by {brand}', '"T" by B', '"T"', "B", ""),
+        ("{brand}: {title}", "B: T", "T", "B", ""),
+        ("Film {{x}}: {title}, {{y}} {brand}", "Film {x}: T, {y} B", "Film {x}: T", "Film {x}: B", ""),
         ("Title: {title}. Brand: {brand}", "Title: T. Brand: B", "Title: T", "Brand: B", ""),
         ("A film: {title} [{year}] {brand}", "A film: T [1999] B", "A film: T [1999]", "[1999] B", "[1999]"),
     ],
@@ -172,3 +177,21 @@ def test_json_values_of_other_kinds_are_skipped(tmp_path, capsys):
     data = readers.load(table_config(tmp_path, events=str(tmp_path / "events.jsonl")))
     assert sequences(data) == {"7": ["0", "1", "2", "3", "0", "1"]}
     assert "6 rows skipped that are incomplete or malformed, the first in line 1" in capsys.readouterr().out
+
+
+def test_ids_as_people_export_them(shop):
+    """Numbers of many digits stay apart; CSV of a column with gaps writes 7.0 for 7; 007 is no number."""
+    folder = shop()
+    big = [10**18 + n for n in range(7)]
+    events = {"user": [1] * 7, "item": big, "time": list(range(7))}
+    catalogue = {"item": big, "title": [f"T{n}" for n in range(7)]}
+    for name, columns in (("e", events), ("i", catalogue)):
+        pl.DataFrame(columns).with_columns(pl.col("item").cast(pl.Decimal(38, 0))).write_parquet(
+            folder / f"{name}.parquet"
+        )
+    config = table_config(folder, events=str(folder / "e.parquet"), catalogue=str(folder / "i.parquet"))
+    assert sequences(readers.load(config)) == {"1": [str(n) for n in big]}
+    floats = shop("user,item,time\n" + "".join(f"7.0,{n}.0,{n}\n" for n in range(1, 7)), ITEMS.replace("\ni", "\n"))
+    assert sequences(readers.load(table_config(floats))) == {"7": ["1", "2", "3", "4", "5", "6"]}
+    text = shop("user,item,time\n" + "".join(f"a,00{n},{n}\n" for n in range(1, 7)), ITEMS.replace("\ni", "\n00"))
+    assert sequences(readers.load(table_config(text))) == {"a": [f"00{n}" for n in range(1, 7)]}

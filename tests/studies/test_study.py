@@ -200,4 +200,4 @@ def test_another_configuration_does_not_stand_in_the_way(world, tmp_path):
     assert usual.path(row, 0) == taken
     beside = Study(other, tmp_path, "", [row])
     assert beside.path(row, 0).name.startswith(f"{taken.name}-")
-    assert beside.name == f"{usual.name}-{digest(other)}"
+    assert beside.name == f"{usual.name}-{digest(other, '')}"
