@@ -33,7 +33,7 @@ class Reader(NamedTuple):
 
 
 READERS: Registry[Reader] = Registry("reader", "data.reader")
-LENGTHS = (20, 50)  # of which `data.length` is chosen where it is 0: longer ones did not pay, see docs/results.md
+LENGTHS = (20, 50)  # of which `data.length` is chosen where it is 0: longer ones did not pay: docs/results.md
 
 
 def reader_name(config: Config) -> str:
