@@ -24,6 +24,7 @@ def test_the_peer_has_the_same_loss_and_gradients(dataset, text, phase, make_con
     assert found["gradient_difference"] <= 1e-4
 
 
+@pytest.mark.slow
 def test_the_peer_takes_steps(dataset, make_config):
     ours = problem.Ours(make_config("paper", train__batch=4), dataset, "pretrain", None)
     theirs = problem.Theirs(ours)

@@ -148,7 +148,7 @@ class Recommender:
         a new item has a vector of zeros for an expert that does not know it. Raises UserError for an id that is there
         already, for vectors of another shape or with NaN, and for a model that knows no text.
         """
-        artifact = self.artifact
+        artifact, item_ids = self.artifact, [str(item) for item in item_ids]
         if not self.knows_new_items:
             raise UserError("a model of item IDs alone cannot score items that training never saw")
         twice = [item for item, count in Counter(item_ids).items() if count > 1 or item in self._number]

@@ -101,6 +101,7 @@ def test_an_own_metric_of_lists():
         summarize(small_config(), ranks, target, COUNTS, LISTS)
 
 
+@pytest.mark.slow
 def test_lists_are_the_best_items_that_were_not_met(dataset, text):
     """All that ranks say: a target is in the list when its rank does, and no list holds what was met."""
     s = Setup(small_config(), dataset, text)
