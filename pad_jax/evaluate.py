@@ -34,7 +34,8 @@ def evaluate(run: Run) -> dict[str, Any]:
     if reader.events is not None and parallel.processes() == 1 and _other_data(run):
         return evaluate_later(run, reader.events(run.config))
     run.evaluate()
-    run.export() if run.is_finished else None
+    if run.is_finished:
+        run.export()
     run.show()
     return run.workdir.results
 

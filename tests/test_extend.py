@@ -149,6 +149,7 @@ def test_an_expert_under_every_loss(dataset, text, name, loss, tables):
         assert (np.asarray(before) != np.asarray(now)).any()
 
 
+@pytest.mark.slow
 def test_a_memory_does_not_know_what_it_is_asked(dataset, text):
     """With leave-one-out, the score of a pair that training has seen once is 0; brute force over all positions."""
     with restored():

@@ -70,6 +70,7 @@ def kept(path):
     return json.loads((path / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_model_is_served_as_it_is(shop):
     for path in (PAD, SASREC):
         model = pad_jax.load(path)

@@ -204,6 +204,7 @@ def test_a_phase_without_the_one_before_names_the_command(world, tmp_path, capsy
         ({"pretrain.minutes": 1e-6, "pretrain.epochs": 9}, "minutes", 1),
     ],
 )
+@pytest.mark.slow
 def test_why_a_phase_stops(world, make_config, tmp_path, limits, stopped, epochs):
     config = make_config("paper", method="sasrec", **world | {"align.epochs": 1, "finetune.epochs": 1} | limits)
     phase = run(config, tmp_path / "w")["phases"]["pretrain"]
@@ -335,6 +336,7 @@ def test_damaged_results_are_one_line(world, make_config, tmp_path, content):
 
 
 @SHARED
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_one_line(world, make_config, workdir_of, tmp_path):
     config = make_config("paper", method="sasrec", **world)
     workdir_of("w", config, "pretrain")

@@ -19,14 +19,9 @@ from tests.support.data import histories
 pytestmark = pytest.mark.xdist_group("serving")  # its tests share trainings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "backbone"),
-    [
-        pytest.param("pad", "sasrec", marks=pytest.mark.slow),
-        ("sasrec", "gru4rec"),
-        pytest.param("disco", "sasrec", marks=pytest.mark.slow),
-        pytest.param("make", "caser", marks=pytest.mark.slow),
-    ],
+    ("method", "backbone"), [("pad", "sasrec"), ("sasrec", "gru4rec"), ("disco", "sasrec"), ("make", "caser")]
 )
 def test_a_target_is_in_the_list_when_its_rank_says_so(train, dataset, method, backbone):
     config, workdir = train(method=method, backbone=backbone)
@@ -85,6 +80,7 @@ def test_all_items_but_the_history_are_candidates(trained, monkeypatch, count):
     assert sorted(found.items[0]) == sorted(model.item_ids[count:])
 
 
+@pytest.mark.slow
 def test_where_candidates_run_out(trained, dataset):
     model = pad_jax.load(trained[1])
     long = list(dataset.item_ids[:25])
