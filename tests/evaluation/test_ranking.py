@@ -103,6 +103,7 @@ def test_ranks_do_not_depend_on_the_blocks_of_the_catalogue(pad_scorer, dataset,
 
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
+@pytest.mark.slow
 def test_ranks_do_not_depend_on_the_batch(pad_scorer, dataset, batch):
     scorer, params, data = pad_scorer
     split = dataset.split("test", 8)

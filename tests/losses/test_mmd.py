@@ -165,6 +165,7 @@ def test_cosine_of_the_paper_drives_samples_apart():
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-5)])
+@pytest.mark.slow
 def test_blocks_are_the_dense_form(kernel, estimator, dtype, tolerance):
     """Value and gradients, for blocks that do not divide the rows, with rows masked, and mapped over groups."""
     random = np.random.default_rng(4)

@@ -91,6 +91,7 @@ def test_where_candidates_run_out(trained, dataset):
     assert "" not in found.items[1]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_recommended_is_one_line(trained, dataset):
     model = pad_jax.load(trained[1])
     for k in (0, 31):
