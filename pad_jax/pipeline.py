@@ -218,7 +218,6 @@ class Run:
         if phase is not last and self.config.eval.serve == "best":
             better, worse = (f"{p.name} ({100 * finished[p.name]['valid'][select]:.2f} %)" for p in (phase, last))
             say(f"served: {better}, which is above {worse} in {select} on validation")
-        _ = self.workdir  # refuses other data
         identity = self.model_identity()
         same = self.is_model(identity) and titles_in(folder) == list(self.dataset.titles)
         parallel.wait("model")  # all processes have looked before one writes
