@@ -8,7 +8,7 @@ python main.py --config.method=sasrec                  another method; any field
 
 import sys
 
-from pad_jax.run import main
+from pad_jax.__main__ import command
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(command())

@@ -8,7 +8,7 @@ W = L + 1 window slots and V window events (inputs and the last target), N items
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pad_jax.environment import VERSION as __version__
+from pad_jax.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from pad_jax.serving import Recommender

@@ -1,5 +1,6 @@
 """Command line: flags to a Config, and a user's mistakes to one line each."""
 
+import os
 import re
 import shlex
 import sys
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from pad_jax.config import explain, resolve
 from pad_jax.errors import UserError
+from pad_jax.files import check_name, check_readable
 from pad_jax.registry import REGISTRIES
 from pad_jax.settings import RECIPES, Config, aliases
+from pad_jax.workdir.identity import home
 
 JOBS = {
     "all": "every phase of the method, evaluation, table; makes what is missing (default)",
@@ -28,6 +31,9 @@ JOBS = {
     "ablate": "study: PAD with one thing changed",
     "analyse": "study: warm to unseen items, distances of items, the learned gate",
 }
+
+#: What absl and ml_collections raise for flags that they cannot understand.
+_OF_FLAGS = (AttributeError, flags.Error, LookupError, TypeError, ValueError, OSError, SyntaxError, ImportError)
 
 
 class Arguments(NamedTuple):
@@ -69,14 +75,22 @@ def parse(argv: list[str]) -> Arguments:
         if len(rest) > 1:
             raise UserError(f"unknown argument {rest[1]!r}; settings are given as --config.FIELD=VALUE")
         source = file.value  # registers what the file brings
+        if not isinstance(source, ConfigDict):
+            raise UserError(f"{path}: get_config(job) must return what config_dict made, not {type(source).__name__}")
         if values["explain"].value:
             print(explain(str(values["explain"].value).removeprefix("config.")))
             raise SystemExit(0)
         overrides = config_flags.get_override_values(values["config"])
         config = resolve(source, overrides)
-    except (AttributeError, flags.Error, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError) as error:
-        raise UserError(_where(error, path) + _one_line(error)) from error
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # a config file is somebody's program
+        where = _where(error, path)
+        if not where and not isinstance(error, _OF_FLAGS):
+            raise
+        raise UserError(where + _one_line(error)) from error
     workdir = Path(str(values["workdir"].value)) if values["workdir"].value else None
+    check_name(workdir or home(config), "--workdir")
     several: list[Any] = [values[name].value for name in ("coordinator", "processes", "process")]
     coordinator, processes, process = several
     if not 0 <= process < processes or (processes > 1) != bool(coordinator):
@@ -129,12 +143,13 @@ def _with_paths(argv: list[str]) -> tuple[str, Path, list[str]]:
             value = argv[place] if place < len(argv) else ""
         name, colon, job = value.partition(":")
         file = Path(name)
-        if not file.exists():
+        if not os.path.exists(name):  # also of names that no file can have
             if name not in bundled():
                 known = ", ".join(bundled())
                 raise UserError(f"--config={name}: there is no such file, and the configurations by name are {known}")
             file = bundled()[name]
             found[place] = (f"{flag}=" if equals else "") + f"{file}{colon}{job}"
+        check_readable(file)
     return name, file, found
 
 
@@ -143,7 +158,7 @@ def _program(path: str) -> str:
     return f"python {path}" if path.endswith(".py") else Path(path).name
 
 
-def _where(error: Exception, file: Path) -> str:
+def _where(error: BaseException, file: Path) -> str:
     """The line of the config file that an error came from, if it did."""
     if isinstance(error, SyntaxError):
         return ""  # which says so itself
@@ -151,13 +166,18 @@ def _where(error: Exception, file: Path) -> str:
     return f"{file}, line {lines[-1]}: " if lines else ""
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     meant = re.search(r'Did you mean "(.*?)" instead of "(.*?)"', str(error))
     if meant:
         return f"the configuration has no {meant[2]!r}; did you mean {meant[1]!r}?"
+    if "is defined twice" in str(error):
+        return "--config stands twice"
     if "has no attribute 'get_config'" in str(error):
         return "the config file has no function get_config(job)"
+    if "is not a valid index for <class 'tuple'>" in str(error):
+        return f"a tuple is set as a whole, as in --config.eval.ks='(5, 10)': {' '.join(str(error).split())}"
     if isinstance(error, AttributeError):
         return f"unknown field of config: {' '.join(str(error).split())}"
-    text = str(error).replace("\\n", " ").replace("\\'", "'")
-    return " ".join(text.split()) or type(error).__name__
+    text = " ".join(str(error).replace("\\n", " ").replace("\\'", "'").split())
+    known = isinstance(error, UserError | flags.Error | ValueError | SyntaxError | ImportError)
+    return text if text and known else f"{type(error).__name__} {text}".strip()

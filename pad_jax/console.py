@@ -1,5 +1,7 @@
 """Progress bars on a terminal, plain lines elsewhere."""
 
+import contextlib
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -9,13 +11,49 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pad_jax import parallel
 
-console = Console(highlight=False, soft_wrap=True)
+
+class _Output:
+    """Standard output, whether anybody still reads it or not."""
+
+    def __getattr__(self, name: str):
+        return getattr(sys.stdout, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, UnicodeError):
+            sys.stdout.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, UnicodeError):
+            sys.stdout.flush()
+
+
+console = Console(file=_Output(), highlight=False, soft_wrap=True)  # type: ignore[arg-type]
 
 
 def say(text: str) -> None:
     """One line; in a run of several processes the first alone speaks."""
     if parallel.is_main():
-        console.print(text, markup=False)
+        console.print(printable(text), markup=False)
+
+
+def show(text: str) -> None:
+    """Many lines as they are, for whoever wants to keep them."""
+    with contextlib.suppress(OSError, UnicodeError):
+        print(printable(text), flush=True)
+
+
+def complain(text: str) -> None:
+    """One line on standard error."""
+    with contextlib.suppress(OSError, UnicodeError):
+        print(printable(text).replace("\n", " "), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Without what makes a terminal do things: names of files and datasets may hold anything."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 class Task:
@@ -63,3 +101,11 @@ def progress(label: str, total: int, every: float = 30.0):
             yield Task(label, total, bar, every)
     else:
         yield Task(label, total, None, every)
+
+
+def flush() -> None:
+    """What was said is out, or nobody listens: then the end of the process need not try again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

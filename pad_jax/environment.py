@@ -7,8 +7,7 @@ from pathlib import Path
 import psutil
 
 from pad_jax import parallel
-
-VERSION = "0.3.0"
+from pad_jax.version import VERSION
 
 
 def machine() -> str:

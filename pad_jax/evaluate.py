@@ -1,14 +1,12 @@
 """The job `evaluate`: ranks again with what a workdir has learned, on the data of its training or on later ones."""
 
 import hashlib
-import json
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from pad_jax import parallel
-from pad_jax.atomic import write_atomically
+from pad_jax import parallel, sealed
 from pad_jax.console import say
 from pad_jax.data.assemble import Events
 from pad_jax.data.dataset import ItemLists, Split
@@ -19,9 +17,10 @@ from pad_jax.evaluation.metrics import summarize
 from pad_jax.pipeline import Run
 from pad_jax.recommend import with_new_items
 from pad_jax.report import table
+from pad_jax.sealed import FORMAT
 from pad_jax.serving import Recommender
 from pad_jax.workdir.identity import read_config
-from pad_jax.workdir.results import FORMAT, read_results
+from pad_jax.workdir.results import read_results
 
 
 def evaluate(run: Run) -> dict[str, Any]:
@@ -89,6 +88,7 @@ def evaluate_later(run: Run, events: Events) -> dict[str, Any]:
     ranks = model.ranks(parts["before"].to_list(), parts["target"].to_list())
     results = {
         "format": FORMAT,
+        "of": read_config(run.path)["of"],
         **{n: getattr(run.config, n) for n in ("dataset", "method", "backbone", "loss", "recipe", "seed")},
         "after": until,
         "phases": {run.served.name: {"test": {}}},
@@ -101,7 +101,7 @@ def evaluate_later(run: Run, events: Events) -> dict[str, Any]:
     results["baselines"]["popularity"] = {"test": summarize(run.config, popular, split.target, counts)}
     made = hashlib.sha256("\n".join(map("\t".join, zip(frame["user"], frame["item"], strict=True))).encode())
     path = run.path / f"evaluation-{made.hexdigest()[:8]}.json"
-    write_atomically(path, json.dumps(results, indent=1).encode() + b"\n")
+    sealed.write_json(path, results)
     say("\n" + table.as_text(results) + f"\n\nresults: {path}")
     return results
 

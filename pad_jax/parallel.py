@@ -88,6 +88,11 @@ def scalar(x: Any) -> float:
     return float(np.asarray(first_replica(x)))
 
 
+def on_host(x: Any) -> np.ndarray:
+    """A replicated array as numpy."""
+    return np.asarray(first_replica(x)) if isinstance(x, jax.Array) else np.asarray(x)
+
+
 def first_replica(tree: Any) -> Any:
     """A replicated tree as seen by one local device."""
     return jax.tree.map(lambda x: x.addressable_shards[0].data, tree)

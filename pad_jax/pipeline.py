@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Int
 
 from pad_jax import parallel
-from pad_jax.atomic import write_atomically
 from pad_jax.batching.device import DeviceData, device_data
 from pad_jax.console import say
 from pad_jax.data import readers
@@ -22,22 +21,24 @@ from pad_jax.evaluation.baselines import BASELINES, baseline_ranks
 from pad_jax.evaluation.lists import Lists
 from pad_jax.evaluation.metrics import summarize
 from pad_jax.evaluation.ranking import lister, ranker
+from pad_jax.files import write_atomically
 from pad_jax.losses.recommendation import LOSSES
 from pad_jax.methods.registry import METHODS, method_of
 from pad_jax.models.experts import EXPERTS
 from pad_jax.models.scorer import Scorer
 from pad_jax.report import table
+from pad_jax.sealed import DamagedError
 from pad_jax.serving import Recommender, load
-from pad_jax.serving.artifact import Artifact, Text, identity_of, titles_in
+from pad_jax.serving.artifact import Artifact, Text, identity_of
 from pad_jax.settings import Config, as_before, canonical, check_choice, dotted
 from pad_jax.text.source import TextSource
-from pad_jax.training import loop
+from pad_jax.training import loop, memory
 from pad_jax.training.checkpoint import Checkpoints
 from pad_jax.training.parameters import split, start
 from pad_jax.training.phase import Method, Phase
 from pad_jax.training.step import merge
 from pad_jax.workdir.identity import Workdir, changes_results, home, place_of, read_config, rules_of, run_name
-from pad_jax.workdir.results import read_results
+from pad_jax.workdir.results import read_results, write_summary
 
 
 class Run:
@@ -75,7 +76,8 @@ class Run:
     @cached_property
     def workdir(self) -> Workdir:
         table = self.text.table if self.method.reads_text else None
-        return Workdir(self.path, self.config, self.dataset.fingerprint, table and table.sha256, self.rules)
+        repairs = [phase.name for phase in self.method.phases] if self.config.job == "evaluate" else []
+        return Workdir(self.path, self.config, self.dataset.fingerprint, table and table.sha256, self.rules, repairs)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -148,14 +150,21 @@ class Run:
         directory = self.workdir.path / phase.name
         sizes = {part: sum(x.size for x in jax.tree.leaves(tree)) for part, tree in merge(params, frozen).items()}
         sizes.pop("critics", None)  # no part of what is ranked with
-        best, summary = loop.train(self.config, phase, scorer, params, frozen, self.data, evaluate, directory)
-        self.record(phase, best, summary | {"parameters": sum(sizes.values())})
+        best, summary = loop.train(
+            self.config, phase, scorer, params, frozen, self.data, evaluate, directory, self.workdir.of
+        )
+        summary |= {"parameters": sum(sizes.values())}
+        if parallel.is_main():
+            write_summary(directory, summary, self.workdir.of)
+        self.record(phase, best, summary)
 
     def initial(self, phase: Phase) -> tuple[Scorer, dict[str, Any], dict[str, Any]]:
         """The scorer of a phase, and the parameters it starts with: trained and kept."""
         scorer = phase.scorer(self.config)
         key = jax.random.fold_in(jax.random.key(self.config.seed), 0)
-        fresh = phase.fresh(self.config, key, self.dataset.items, self.data.text.shape[1])
+        make = partial(phase.fresh, self.config, items=self.dataset.items, text_width=self.data.text.shape[1])
+        memory.check_parameters(jax.eval_shape(make, key))
+        fresh = make(key)
         previous = None
         if phase.start:
             before = self.method.phases[self.method.phases.index(phase) - 1]
@@ -169,7 +178,7 @@ class Run:
 
     def best(self, phase: Phase) -> dict[str, Any]:
         """All parameters of a finished phase's best checkpoint."""
-        checkpoints = Checkpoints(self.workdir.path / phase.name / "checkpoints")
+        checkpoints = Checkpoints(self.workdir.path / phase.name / "checkpoints", self.workdir.of)
         params, frozen = checkpoints.parameters(self.workdir.results["phases"][phase.name]["best_epoch"])
         checkpoints.close()
         return merge(params, frozen)
@@ -184,7 +193,7 @@ class Run:
             metrics[name] = self.metrics(ranks[name], name, listed)
         results = self.workdir.results
         results["phases"][phase.name] = metrics | summary
-        done = [p for p in self.method.phases if p.name in results["phases"]]
+        done = [p for p in self.method.phases if "valid" in results["phases"].get(p.name, {})]
         results |= {name: results["phases"][done[-1].name][name] for name in metrics}
         results |= {"served": self.to_serve(done).name, "until": self.dataset.until}
         self.workdir.write({f"{name}/{phase.name}": ranks[name] for name in ranks})
@@ -219,7 +228,7 @@ class Run:
             better, worse = (f"{p.name} ({100 * finished[p.name]['valid'][select]:.2f} %)" for p in (phase, last))
             say(f"served: {better}, which is above {worse} in {select} on validation")
         identity = self.model_identity()
-        same = self.is_model(identity) and titles_in(folder) == list(self.dataset.titles)
+        same = self._holds(folder, identity)
         parallel.wait("model")  # all processes have looked before one writes
         if same:
             return
@@ -244,14 +253,28 @@ class Run:
 
     def _what_matters(self, identity: dict[str, Any]) -> dict[str, Any]:
         config = as_before() | dotted(canonical(identity["config"]))
-        last = {"phase": self.method.phases[-1].name, "rules": 1}  # of models that earlier versions made
+        last = {"phase": self.method.phases[-1].name, "rules": 1, "of": ""}  # of models that earlier versions made
         found = last | identity | {"config": {n: v for n, v in sorted(config.items()) if changes_results(n)}}
         return json.loads(json.dumps(found))
 
+    def _holds(self, folder: Path, identity: dict[str, Any]) -> bool:
+        """Whether a folder has the model of this identity, whole, in the format and with the titles of today."""
+        try:
+            found = Artifact.load(folder) if self.is_model(identity) else None
+        except DamagedError as error:
+            say(f"{error.path} {error.wrong}: made again")
+            return False
+        return found is not None and found.verified and list(found.titles) == list(self.dataset.titles)
+
     def model(self) -> Recommender:
-        """The model that `load` gives; where it is missing or another one, it is made first, which needs the data."""
-        if not self.is_model(self.model_identity()):
-            self.export()
+        """The model that `load` gives; where it is missing, damaged or another one, it is made first, which needs the
+        data."""
+        if self.is_model(self.model_identity()):
+            try:
+                return load(self.path)
+            except DamagedError as error:
+                say(f"{error.path} {error.wrong}: made again")
+        self.export()
         return load(self.path)
 
     def evaluate(self) -> None:

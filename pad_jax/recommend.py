@@ -5,7 +5,6 @@ by id; of items that training never saw, those that it can know by text.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,12 @@ from polars.io.plugins import register_io_source
 
 from pad_jax import parallel
 from pad_jax.console import Task, progress, say
-from pad_jax.data.files import first_line
+from pad_jax.data.files import lines_of
 from pad_jax.data.readers import READERS, reader_name
 from pad_jax.data.table import read_catalogue
 from pad_jax.data.tables import as_id
 from pad_jax.errors import UserError
+from pad_jax.files import file_atomically
 from pad_jax.pipeline import Run
 from pad_jax.registry import SECTIONS
 from pad_jax.serving import Recommender
@@ -87,21 +87,13 @@ def recommend(run: Run) -> dict[str, Any]:
         raise UserError(f"{config.histories or run.config.dataset}: no user has an event that the model knows")
     if not 1 <= config.k <= len(model.item_ids):
         raise UserError(f"config.recommend.k={config.k} must be from 1 to the number of items, {len(model.item_ids):,}")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with progress("recommend", len(users)) as bar:
-            frames = lists(model, users, config.k, config.exclude_history, bar)
-            if path.suffix == ".parquet":
-                source = register_io_source(lambda *_: frames, schema=SCHEMA)
-                source.sink_parquet(partial, maintain_order=True)
-            else:
-                write_json_lines(partial, frames)
-        os.replace(partial, path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{path} cannot be written ({first_line(error)}); set --config.recommend.output") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with file_atomically(path) as partial, progress("recommend", len(users)) as bar:
+        frames = lists(model, users, config.k, config.exclude_history, bar)
+        if path.suffix == ".parquet":
+            source = register_io_source(lambda *_: frames, schema=SCHEMA)
+            source.sink_parquet(partial, maintain_order=True)
+        else:
+            write_json_lines(partial, frames)
     say(f"lists of {len(users):,} users, {config.k} items each: {path}")
     return read_results(run.path)
 
@@ -159,23 +151,19 @@ def read_histories(path: Path) -> list[History]:
     Raises UserError, naming it, for a line that is anything else.
     """
     found: list[History] = []
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                    user, history = row["user"], row["history"]
-                    fine = isinstance(history, list)
-                    user, history = as_id(user), [as_id(item) for item in history] if fine else []
-                except (ValueError, TypeError, KeyError, RecursionError):
-                    fine = False
-                if not fine:
-                    raise UserError(f'{path}, line {number}: must be {{"user": "u1", "history": ["item", ..]}}')
-                found.append((user, history))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); set --config.recommend.histories") from error
+    for number, line in enumerate(lines_of(path), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            user, history = row["user"], row["history"]
+            fine = isinstance(history, list)
+            user, history = as_id(user), [as_id(item) for item in history] if fine else []
+        except (ValueError, TypeError, KeyError, RecursionError):
+            fine = False
+        if not fine:
+            raise UserError(f'{path}, line {number}: must be {{"user": "u1", "history": ["item", ..]}}')
+        found.append((user, history))
     if len({user for user, _ in found}) < len(found):
         raise UserError(f"{path}: a user appears twice in the file; give each line its own")
     return found

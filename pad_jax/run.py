@@ -1,19 +1,21 @@
 """Jobs: from a Config and a workdir to results on disk."""
 
+import errno
 import os
-import sys
+import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from pad_jax import cli, parallel
+from pad_jax import boundary, cli, parallel
 from pad_jax.console import say
 from pad_jax.errors import UserError
 from pad_jax.evaluate import evaluate
 from pad_jax.pipeline import Run
 from pad_jax.recommend import recommend
+from pad_jax.sealed import DamagedError
 from pad_jax.settings import Config, check_choice
 from pad_jax.studies import STUDIES
 from pad_jax.workdir.identity import home, locked, run_of, settings_of
@@ -21,23 +23,18 @@ from pad_jax.workdir.results import read_results
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command line; 0 when the job did all it was asked, 2 for a user's mistake, said in one line.
+    """Runs the command line; an exit code as in `boundary`."""
+    place: list[Path | None] = [None]
 
-    130 when the user stopped it.
-    """
-    try:
+    def work() -> None:
         arguments = cli.parse(argv)
+        place[0] = arguments.workdir
         if arguments.coordinator:
             parallel.join(arguments.coordinator, arguments.processes, arguments.process)
         _cache_compilations()
         run(arguments.config, arguments.workdir, arguments.command, arguments.given)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command continues from the last epoch", file=sys.stderr)
-        return 130
-    return 0
+
+    return boundary.run(work, lambda: place[0])
 
 
 def run(
@@ -84,17 +81,31 @@ def run(
 def _with_trained(config: Config, workdir: Path | None, command: Any, given: Collection[str]) -> dict[str, Any]:
     """The jobs that work with what a workdir holds, under the settings that it was made with."""
     path = workdir or run_of(config, given, command("all", None))
-    if not read_results(path).get("phases"):
+    try:
+        finished = bool(read_results(path).get("phases"))
+    except DamagedError:
+        if config.job != "evaluate":  # which makes them again
+            raise
+        finished = True
+    if not finished:
         raise UserError(f"{path} holds no finished phase; train it with: {command('all', path)}")
     job = Run(settings_of(path, config, given), path, command)
     say(f"settings and model from {path}")
-    with locked(path):
+    with locked(path, reads=config.job == "recommend"):
         return {"recommend": recommend, "evaluate": evaluate}[config.job](job)
 
 
 def _cache_compilations() -> None:
     """Compiled programs are kept in the user's cache directory, unless JAX is told another place."""
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")  # a full disk
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pad_jax" / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        try:
+            cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pad_jax" / "xla"
+            cache.mkdir(parents=True, exist_ok=True)
+            if not os.access(cache, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            jax.config.update("jax_compilation_cache_dir", str(cache))
+        except (OSError, RuntimeError) as error:  # RuntimeError: nobody knows this user's home
+            say(f"compiled programs are not kept for the next run ({getattr(error, 'strerror', None) or error})")
+    if not os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -13,6 +13,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -181,6 +182,10 @@ def defaults(dataset: str) -> dict[str, Any]:
 def build(values: Mapping[str, Any]) -> Config:
     """The configuration of nested values, checked. Raises UserError for one that is out of bounds or unknown."""
     known, tree = specs(), defaults(values["dataset"])
+    if not re.fullmatch(r"\w[\w. +-]*", str(values["dataset"])):
+        raise UserError(
+            f"config.dataset={values['dataset']!r} names a folder under runs/: use letters, digits, spaces and . _ + -"
+        )
     for name, value in dotted(values).items():
         if name != "dataset":
             if name not in known:
@@ -284,8 +289,12 @@ def _checked(name: str, value: Any, kind: Any, _: Any, spec: Spec) -> Any:
             raise UserError(f"config.{name} must be {_words(kind)}, not {value!r}")
         if spec.choices:
             check_choice(name, part, spec.names())
+        if isinstance(part, str) and ("\0" in part or (not part.isprintable() and not _is_unicode(part))):
+            raise UserError(f"config.{name} must be Unicode without NUL, not {value!r}")
         if isinstance(part, bool | str):
             continue
+        if isinstance(part, int) and abs(part) >= 2**53:
+            raise UserError(f"config.{name} must be a number of reasonable size, not {str(value)[:40]}")
         if spec.finite and not math.isfinite(part):
             raise UserError(f"config.{name} must be finite, not {value!r}")
         low = spec.least is not None and part < spec.least
@@ -295,6 +304,13 @@ def _checked(name: str, value: Any, kind: Any, _: Any, spec: Spec) -> Any:
     if several:
         return tuple(float(part) if typing.get_args(kind)[0] is float else part for part in value)
     return float(value) if kind is float else value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:  # bytes of a command line that are no UTF-8
+        return False
 
 
 def _is_a(value: Any, kind: Any) -> bool:

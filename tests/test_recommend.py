@@ -97,7 +97,7 @@ def test_the_job_refuses_in_one_line(trained, tmp_path):
     for fields, message in (
         ({"output": str(tmp_path / "x.csv")}, r"must end in .parquet or .jsonl"),
         ({"k": 31}, "recommend.k=31 must be from 1 to the number of items, 30"),
-        ({"histories": str(tmp_path / "none.jsonl")}, "cannot be read"),
+        ({"histories": str(tmp_path / "none.jsonl")}, "none.jsonl does not exist"),
         ({"catalogue": str(tmp_path / "none.csv")}, "does not exist"),
         ({"output": str(tmp_path / "text.safetensors" / "x.jsonl")}, "cannot be written"),
     ):

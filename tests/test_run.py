@@ -13,13 +13,15 @@ import jax
 import numpy as np
 import pytest
 
+from pad_jax import sealed
 from pad_jax.errors import UserError
 from pad_jax.pipeline import Run
 from pad_jax.report.__main__ import report
 from pad_jax.report.groups import RunGroup
 from pad_jax.run import main, run
 from pad_jax.training import loop
-from pad_jax.workdir.results import read_ranks
+from pad_jax.workdir.identity import read_config
+from pad_jax.workdir.results import read_ranks, read_results, write_ranks, write_results
 from tests.support.data import ROOT, SMALL, tiny_dataset, write_table
 from tests.support.registries import as_demo
 
@@ -75,12 +77,14 @@ def test_all_phases_and_results(world, make_config, tmp_path, capsys):
     config = make_config("best", **world)
     results = run(config, tmp_path / "w")
     on_disk = json.loads((tmp_path / "w" / "results.json").read_text())
+    assert len(on_disk.pop("sha256")) == 64
     assert on_disk == json.loads(json.dumps(results))
     assert list(on_disk["phases"]) == ["pretrain", "align", "finetune"]
-    assert on_disk["format"] == 1
+    assert on_disk["format"] == 2
     assert on_disk["text_encoder"] == {"encoder": "random"}
     for phase in on_disk["phases"].values():
-        assert set(phase) == {"valid", "test", "epochs", "best_epoch", "updates", "seconds", "stopped", "parameters"}
+        told = {"epochs", "best_epoch", "updates", "seconds", "stopped", "parameters", "log"}
+        assert set(phase) == {"valid", "test"} | told
         assert phase["stopped"] == "epochs"
     assert on_disk["test"] == on_disk["phases"]["finetune"]["test"]
     assert set(on_disk["baselines"]) == {"popularity", "markov", "text_cosine", "markov_text"}
@@ -287,7 +291,7 @@ def test_a_run_that_cannot_fit_is_refused(world, make_config, tmp_path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(parallel.psutil, "virtual_memory", lambda: type("M", (), {"available": 1000, "total": 1000})())
-        with pytest.raises(UserError, match=r"training needs .* are at hand"):
+        with pytest.raises(UserError, match=r"need .* of memory and .* are at hand"):
             run(make_config("paper", method="sasrec", **world), tmp_path / "w")
     run(make_config("paper", method="sasrec", **world | {"model.dropout": 0.2}), tmp_path / "w")  # the cure may differ
 
@@ -301,10 +305,10 @@ def test_a_report_groups_and_compares_what_belongs_together(world, make_config, 
     def pretend(name, **fields):
         """The results of `a` as those of a run with other fields."""
         run_of = Run(config(**fields), tmp_path / name, str)
-        run_of.workdir.write_config("pretrain")
-        shutil.copy(tmp_path / "a" / "ranks.safetensors", tmp_path / name)
-        results = json.loads((tmp_path / "a" / "results.json").read_text()) | {"seed": run_of.config.seed}
-        (tmp_path / name / "results.json").write_text(json.dumps(results))
+        workdir = run_of.workdir
+        workdir.write_config("pretrain")
+        write_ranks(tmp_path / name, read_ranks(tmp_path / "a"), workdir.of)
+        write_results(tmp_path / name, read_results(tmp_path / "a") | {"seed": run_of.config.seed}, workdir.of)
 
     workdir_of("a", config(), "pretrain")
     pretend("b", seed=1)
@@ -320,10 +324,16 @@ def test_a_report_groups_and_compares_what_belongs_together(world, make_config, 
         report([tmp_path / "a"], [tmp_path / "other"])
     assert "+0.00" in report([tmp_path / "a"], [tmp_path / "a"])
     log = tmp_path / "a" / "pretrain" / "metrics.jsonl"
-    log.write_text("".join(json.dumps({"seconds": end}) + "\n" for end in (9, 19, 919, 929)))
+    lines = [json.dumps({"seconds": end}) for end in (9, 19, 919, 929)]
+    log.write_text("".join(line + "\n" for line in lines))
+    with pytest.raises(UserError, match=r"metrics\.jsonl is not the log of the 2 epochs of its phase"):
+        _ = RunGroup([tmp_path / "a"]).seconds_per_epoch
+    of_a, results = read_config(tmp_path / "a")["of"], read_results(tmp_path / "a")
+    results["phases"]["pretrain"] |= {"epochs": 4, "log": sealed.digest(lines)}
+    write_results(tmp_path / "a", results, of_a)
     assert RunGroup([tmp_path / "a"]).seconds_per_epoch == 10  # the pause in epoch 3 is not counted
     log.unlink()
-    with pytest.raises(UserError, match=r"metrics\.jsonl is missing"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl cannot be read \(No such file"):
         _ = RunGroup([tmp_path / "a"]).seconds_per_epoch
 
 

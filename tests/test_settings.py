@@ -5,6 +5,8 @@ import dataclasses
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pad_jax import cli
 from pad_jax.config import config_dict, explain, resolve
@@ -58,10 +60,36 @@ def test_what_is_not_finite_is_out_of_bounds(value):
         with_fields(config, {"gate.start": (0.0, value, 0.0)})
 
 
+ANY = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just("\ud800")),
+    lambda parts: st.one_of(st.lists(parts, max_size=3), st.lists(parts, max_size=3).map(tuple)),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_setting_of_any_value_is_taken_or_one_line(data):
+    """What is taken has the type of its field, is finite, and is the same when it is read again."""
+    name = data.draw(st.sampled_from(sorted(specs())))
+    value = data.draw(st.one_of(ANY, st.sampled_from([(), (1,), (10, 2**40), 2**31 - 1, 2**53, 1e308, -1, "a\0b"])))
+    config, message = build(defaults("demo")), ""
+    try:
+        config = with_fields(config, {name: value})
+    except UserError as error:
+        message = str(error)
+    assert "\n" not in message
+    found = dotted(as_dict(config))[name]
+    for part in found if isinstance(found, tuple) else (found,):
+        assert not isinstance(part, float) or abs(part) < float("inf") or not specs()[name][2].finite
+    assert with_fields(config, {name: found}) == config
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("model.width", 0, "must be at least 1, not 0"),
+        ("model.width", 0, "must be at least 1, below 65537, not 0"),
+        ("model.width", 10**400, "must be a number of reasonable size"),
         ("model.width", 1.5, "must be a whole number"),
         ("model.width", True, "must be a whole number"),
         ("model.dropout", 1.0, "must be at least 0, below 1, not 1.0"),

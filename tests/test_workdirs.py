@@ -10,11 +10,12 @@ import pytest
 
 import pad_jax
 from pad_jax.config import config_dict, resolve
+from pad_jax.errors import UserError
 from pad_jax.registry import SECTIONS
 from pad_jax.run import main
 from pad_jax.settings import setting
-from pad_jax.workdir.identity import differences, digest, place_of
-from tests.support.data import SMALL
+from pad_jax.workdir.identity import Workdir, differences, digest, place_of, read_config
+from tests.support.data import SMALL, small_config
 
 RUN = "runs/shop/sasrec-sasrec-ce-best-s0"
 FILE = """
@@ -241,3 +242,18 @@ def test_bad_tables_are_one_line_and_leave_nothing(events, items, message, tmp_p
     assert error.count("\n") == 1
     left = {p.name for p in tmp_path.iterdir()} - {"__pycache__"}
     assert left == {"events.parquet", "items.parquet", "shop.py"}
+
+
+def test_a_damaged_configuration_is_made_again_from_that_of_a_phase(tmp_path, capsys):
+    config = small_config(method="sasrec")
+    workdir = Workdir(tmp_path / "w", config, "data", None, 1)
+    workdir.write_config("pretrain")
+    whole = (tmp_path / "w" / "config.json").read_bytes()
+    (tmp_path / "w" / "config.json").write_bytes(whole[:-40])
+    assert read_config(tmp_path / "w")["of"] == workdir.of
+    assert (tmp_path / "w" / "config.json").read_bytes() == whole
+    assert "made again from" in capsys.readouterr().out
+    for path in (tmp_path / "w").rglob("config.json"):
+        path.write_bytes(b"{}")
+    with pytest.raises(UserError, match="is not a configuration of this project; use a new --workdir"):
+        read_config(tmp_path / "w")

@@ -2,15 +2,25 @@
 
 import contextlib
 import csv
+import gzip
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pooch
 
 from pad_jax.console import console, say
 from pad_jax.data.settings import DataSettings
 from pad_jax.errors import UserError
+from pad_jax.files import check_readable
+
+#: A compressed file may hold so many times its own bytes, and so many bytes in any case: more is no table.
+EXPANSION, SMALL = 100, 1 << 26
+#: The longest line of a file that is read line by line, in bytes.
+LONGEST_LINE = 1 << 24
+_BLOCK = 1 << 20
 
 
 def data_folder(config: DataSettings, folder: str) -> Path:
@@ -56,6 +66,7 @@ def find_files(config: DataSettings, folder: str, base_url: str, sha256: Mapping
 
 def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, row) of a CSV file with a header that names `columns`; anything else is a UserError."""
+    check_readable(path, "set --config.data.path or PAD_JAX_DATA")
     try:
         with open(path, encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -66,10 +77,54 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str
                 if None in row or any(row[c] is None for c in columns):
                     raise UserError(f"{path}, line {reader.line_num}: the row does not have the header's columns")
                 yield reader.line_num, row
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; set --config.data.path or PAD_JAX_DATA") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV in UTF-8: {first_line(error)}") from error
+
+
+def blocks_of(path: Path) -> Iterator[bytes]:
+    """The contents of a file, unpacked if it ends in .gz, some bytes at a time.
+
+    Raises UserError for what cannot be read, and for what unpacks to more than `EXPANSION` times its size.
+    """
+    check_readable(path)
+    most, size = max(SMALL, EXPANSION * path.stat().st_size), 0
+    try:
+        with opened(path) as file:
+            while block := file.read(_BLOCK):
+                size += len(block)
+                if path.suffix == ".gz" and size > most:
+                    told = f"unpacks to more than {EXPANSION} times its size, which no table does"
+                    raise UserError(f"{path} {told}; unpack it yourself")
+                yield block
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+def opened(path: Path) -> Any:
+    """A file of bytes, unpacked if it ends in .gz."""
+    return gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb")
+
+
+def lines_of(path: Path) -> Iterator[bytes]:
+    """The lines of a file, with their ends, unpacked if it ends in .gz.
+
+    Raises UserError as `blocks_of`, and for a line of more than `LONGEST_LINE` bytes.
+    """
+    rest, number = b"", 0
+    for block in blocks_of(path):
+        *lines, rest = (rest + block).split(b"\n")
+        for line in lines:
+            yield line + b"\n"
+        number += len(lines)
+        check_line(path, number + 1, len(rest))
+    if rest:
+        yield rest
+
+
+def check_line(path: Path, number: int, length: int) -> None:
+    """Raises UserError for a line of more than `LONGEST_LINE` bytes."""
+    if length > LONGEST_LINE:
+        raise UserError(f"{path}, line {number:,}: the line has more than {LONGEST_LINE >> 20} MiB, which no row has")
 
 
 def first_line(error: BaseException) -> str:

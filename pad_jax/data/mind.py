@@ -6,19 +6,21 @@ raw       `behaviors.tsv` and `news.tsv` of the release, of one or several of it
 """
 
 import contextlib
-import shutil
+import lzma
+import struct
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from pad_jax.console import say
 from pad_jax.data.assemble import Events, assemble
 from pad_jax.data.dataset import Dataset
-from pad_jax.data.files import data_folder
+from pad_jax.data.files import EXPANSION, SMALL, check_line, data_folder
 from pad_jax.data.prepared import prepared
 from pad_jax.data.readers import READERS, Reader
 from pad_jax.data.tables import LINE, as_date, collect, date_cut, distinct, read_lines
@@ -30,7 +32,7 @@ NOTE = "raw MIND: not comparable with the paper's numbers, which are of a prepar
 _NEWS = ("item", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
 _BEHAVIORS = ("impression", "user", "time", "history", "shown")
 _TIME = "%m/%d/%Y %I:%M:%S %p"
-_LARGEST = 1 << 35  # bytes that one file of an archive may unpack to
+_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError, RuntimeError, struct.error)
 _EARLIEST = -(2**62)  # the time of what a history names
 
 
@@ -126,16 +128,27 @@ def _unpacked(part: Path) -> Iterator[tuple[Path, Path]]:
                     members = [m for m in archive.infolist() if m.filename.rpartition("/")[2] == path.name]
                     if len(members) != 1:
                         raise UserError(f"{part} holds {len(members)} files named {path.name}; it must be one")
-                    if members[0].file_size > _LARGEST:
+                    if members[0].file_size > max(SMALL, EXPANSION * members[0].compress_size):
                         raise UserError(
-                            f"{part}: {path.name} would be {members[0].file_size:,} bytes; unpack it yourself"
+                            f"{part}: {path.name} would be {members[0].file_size:,} bytes, more than {EXPANSION} times "
+                            "what it is now, which no table does; unpack it yourself"
                         )
                     with archive.open(members[0]) as source, open(path, "wb") as target:
-                        shutil.copyfileobj(source, target, 1 << 20)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:  # the last: encrypted
+                        _unpack(part, path.name, source, target)
+        except _BROKEN as error:
             raise UserError(f"{part} cannot be unpacked: {error}; unpack it yourself, or fetch it again") from error
         say(f"{part}: unpacked")
         yield paths
+
+
+def _unpack(part: Path, name: str, source: Any, target: Any) -> None:
+    """Raises UserError where a line is longer than any row."""
+    number = length = 0
+    while block := source.read(1 << 20):
+        number += block.count(b"\n")
+        length = length + len(block) if b"\n" not in block else len(block) - block.rindex(b"\n") - 1
+        check_line(part / name, number + 1, length)
+        target.write(block)
 
 
 #: Items and ends of the buckets of the paper's data (official code).

@@ -9,16 +9,18 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pad_jax.atomic import folder_atomically
+from pad_jax import sealed
 from pad_jax.console import say
 from pad_jax.data.dataset import Cuts, Dataset
 from pad_jax.data.files import first_line
 from pad_jax.data.readers import READERS, reader_name
 from pad_jax.data.tables import BROKEN
 from pad_jax.errors import UserError
+from pad_jax.files import folder_atomically
 from pad_jax.settings import Config, as_dict, dotted
 
 ROOT = Path("runs")
+FORMAT = 2
 #: Fields of `config.data` that do not change what is read.
 _ELSEWHERE = ("path", "length", "windows", "buckets")
 #: Modules that every reader works with; beside them, only its own file decides what is read.
@@ -73,14 +75,18 @@ def _write(dataset: Dataset, folder: Path) -> None:
             pl.DataFrame(items).write_parquet(partial / "items.parquet")
             pl.DataFrame(users).write_parquet(partial / "users.parquet")
             pl.DataFrame({"item_number": dataset.events}).write_parquet(partial / "events.parquet")
-            (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    except (OSError, pl.exceptions.PolarsError) as error:
+            sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(partial.iterdir())}
+            sealed.write_json(partial / "manifest.json", manifest | {"format": FORMAT, "files": sums})
+    except UserError as error:
         if not (folder / "manifest.json").exists():  # otherwise another process has made the same meanwhile
-            say(f"{folder} cannot be written ({first_line(error)}): the data will be read again next time")
+            say(f"{first_line(error)}: the data will be read again next time")
 
 
 def _read(name: str, folder: Path) -> Dataset:
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = sealed.read_json(folder / "manifest.json", FORMAT, "remove it")
+    for part, sum_then in manifest["files"].items():
+        if hashlib.sha256(sealed.read_bytes(folder / part, "remove it")).hexdigest() != sum_then:
+            raise ValueError(f"{part} is not what was written")
     items, users, events = (pl.read_parquet(folder / f"{part}.parquet") for part in ("items", "users", "events"))
     titles, texts = items["title"].to_list(), items["text"].to_list()
     dataset = Dataset(

@@ -14,22 +14,24 @@ class DataSettings:
     time: tuple[str | int | float, ...] = setting(
         (), "(t_valid, t_test), a split by time, as numbers or ISO 8601; empty: leave-one-out", "P"
     )
-    min_events: int = setting(5, "users with fewer events have no targets, see `whole`", "P", least=3)
-    keep: int = setting(23, "latest events of a user that are used; 0: all", "P", least=0)
+    min_events: int = setting(5, "users with fewer events have no targets, see `whole`", "P", least=3, below=2**31)
+    keep: int = setting(23, "latest events of a user that are used; 0: all", "P", least=0, below=2**31)
     whole: bool = setting(
         False,
         "users below `min_events` train without targets, events before the latest `keep` are left out of lists; "
         "False: neither is part of the dataset",
         "P",
     )
-    length: int = setting(20, "L, events that the encoder sees; 0: 20 or 50, chosen from the data", "C", least=0)
+    length: int = setting(
+        20, "L, events that the encoder sees; 0: 20 or 50, chosen from the data", "C", least=0, below=4097
+    )
     windows: str = setting(
         "latest",
         "of a user's training events: the latest L + 1 are a window, or as many windows as hold all of them",
         "C",
         choices=("latest", "all"),
     )
-    buckets: int = setting(10, "frequency buckets of about equal numbers of training events", "P", least=1)
+    buckets: int = setting(10, "frequency buckets of about equal numbers of training events", "P", least=1, below=1001)
 
     def check(self, config: Config) -> None:
         if len(self.time) not in (0, 2):

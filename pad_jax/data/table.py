@@ -14,6 +14,7 @@ from pad_jax.data.prepared import prepared
 from pad_jax.data.readers import READERS, Reader
 from pad_jax.data.tables import LINE, as_ids, distinct, read_table, times, whole_rows
 from pad_jax.errors import UserError
+from pad_jax.files import check_readable
 from pad_jax.settings import Config, setting
 
 #: A value that is there, and one that is missing, in a template; what joins two values has no bracket in it.
@@ -59,8 +60,7 @@ def load(config: Config) -> Dataset:
 def _check_given(config: Config, name: str, path: Path) -> None:
     if not getattr(config.table, name):
         raise UserError(f"config.table.{name} is empty: set --config.table.{name}=FILE")
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; set --config.table.{name}")
+    check_readable(path, f"set --config.table.{name}")
 
 
 def read(config: Config, events: Path, catalogue: Path) -> Dataset:

@@ -4,7 +4,7 @@ A row that cannot be read is skipped and counted, and one line says so; a file t
 """
 
 import csv
-import gzip
+import io
 import json
 import math
 import zlib
@@ -16,8 +16,9 @@ from typing import Any
 import polars as pl
 
 from pad_jax.console import say
-from pad_jax.data.files import first_line
+from pad_jax.data.files import EXPANSION, SMALL, blocks_of, first_line, lines_of, opened
 from pad_jax.errors import UserError
+from pad_jax.files import check_readable
 
 #: From a value of `config.data.time` to a number that times are compared with.
 Cut = Callable[[str | int | float], int | float]
@@ -40,15 +41,18 @@ def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     """
     columns = list(dict.fromkeys(columns))
     kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()
-    _check_there(path)
+    check_readable(path)
     try:
         if kind == "parquet":
+            _check_rows(path)
             return _plain(path, pl.scan_parquet(path, glob=False).select(columns).collect()).with_row_index(LINE, 1)
         if kind in ("jsonl", "ndjson", "json"):
             return read_json_lines(path, {name: (name, as_text) for name in columns})
         if kind in ("csv", "tsv"):
             separator = "," if kind == "csv" else "\t"
-            frame = pl.read_csv(path, separator=separator, columns=columns, infer_schema=False, glob=False)
+            packed = path.suffix == ".gz"
+            source = io.BytesIO(b"".join(blocks_of(path))) if packed else path
+            frame = pl.read_csv(source, separator=separator, columns=columns, infer_schema=False, glob=False)
             return frame.with_row_index(LINE, 2)
     except pl.exceptions.ColumnNotFoundError as error:
         raise UserError(f"{path}: {first_line(error)}; name the columns with --config.table") from error
@@ -91,7 +95,7 @@ def read_lines(path: Path, separator: str, columns: Sequence[str]) -> pl.LazyFra
 
     All fields of a line are null where their number is another or a byte is not UTF-8.
     """
-    _check_there(path)
+    check_readable(path)
     if not path.stat().st_size:
         raise UserError(f"{path} is empty")
     try:
@@ -164,13 +168,7 @@ def read_json_lines(path: Path, fields: Mapping[str, tuple[str, Callable[[Any], 
     """
     kinds: dict[Callable[[Any], Any], Any] = {number: pl.Float64, whole_number: pl.Int64}
     schema = {LINE: pl.Int64} | {name: kinds.get(make, pl.String) for name, (_, make) in fields.items()}
-    frames = []
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            for rows in _chunks(enumerate(file, 1), fields):
-                frames.append(pl.DataFrame(rows, schema, orient="row"))
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
+    frames = [pl.DataFrame(rows, schema, orient="row") for rows in _chunks(enumerate(lines_of(path), 1), fields)]
     return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
 
 
@@ -314,9 +312,13 @@ def date_cut(path: Path) -> Cut:
     return cut
 
 
-def _check_there(path: Path) -> None:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist")
+def _check_rows(path: Path) -> None:
+    """Raises UserError for a Parquet file that claims more rows than its bytes can hold."""
+    rows = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
+    if rows > max(SMALL, EXPANSION * path.stat().st_size):
+        raise UserError(
+            f"{path} claims {rows:,} rows, more than {EXPANSION} for each of its bytes, which no table does"
+        )
 
 
 def _broken_row(path: Path, separator: str) -> str:
@@ -330,7 +332,7 @@ def _broken_row(path: Path, separator: str) -> str:
             yield raw.decode()
 
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        with opened(path) as file:
             for row in csv.reader(decoded(file), delimiter=separator, strict=True):
                 width = width or len(row)
                 if len(row) > width:

@@ -8,6 +8,8 @@ import scipy.sparse
 from jaxtyping import Float
 
 from pad_jax.data.dataset import Dataset, Split
+from pad_jax.evaluation.metrics import MOST_K
+from pad_jax.text.transform import unit
 
 BASELINES = ("popularity", "markov", "text_cosine", "markov_text")
 _ROWS = 512
@@ -48,7 +50,7 @@ def baseline_ranks(
 def cosine_of(text: Float[np.ndarray, "I E"]) -> Callable[[Any], Float[np.ndarray, "B I"]]:
     """A function from items to their cosines with all items; items of the same vector are ties, to the last bit."""
     rows, which = np.unique(text.astype(np.float32), axis=0, return_inverse=True)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    rows = unit(rows)
     which = which.reshape(-1)
     return lambda items: (rows[which[items]] @ rows.T)[:, which]
 
@@ -78,5 +80,6 @@ def ranks_by(score: Callable[..., Any], split: Split) -> Float[np.ndarray, " U"]
         scores[:, 0] = -np.inf
         higher = (scores > own).sum(axis=1)
         equal = (scores == own).sum(axis=1) - 1
-        ranks[rows] = np.where(masked, np.isfinite(scores).sum(axis=1) + 1, 1 + higher + equal / 2)
+        behind = np.maximum(np.isfinite(scores).sum(axis=1), MOST_K) + 1
+        ranks[rows] = np.where(masked, behind, 1 + higher + equal / 2)
     return ranks

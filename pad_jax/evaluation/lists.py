@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from pad_jax.data.dataset import ItemLists
 from pad_jax.evaluation.metrics import METRICS, ListMetric
+from pad_jax.text.transform import unit
 
 _USERS = 512  # whose items' vectors are in memory at once
 
@@ -59,8 +60,7 @@ class Lists:
         found = np.zeros(self.items.shape)
         for begin in range(0, len(self), _USERS):
             items = self.items[begin : begin + _USERS]
-            rows = self.text[items].astype(np.float32) * (items > 0)[..., None]
-            rows /= np.maximum(np.linalg.norm(rows, axis=2, keepdims=True), 1e-12)
+            rows = unit(self.text[items].astype(np.float32) * (items > 0)[..., None])
             total = (np.cumsum(rows, axis=1) ** 2).sum(axis=2) - np.cumsum((rows**2).sum(axis=2), axis=1)
             count = np.cumsum(items > 0, axis=1)
             found[begin : begin + _USERS] = total / np.maximum(count * (count - 1), 1)

@@ -38,6 +38,7 @@ class ListMetric(NamedTuple):
     several: bool = False
 
 
+MOST_K = 1000  # of `eval.ks`
 METRICS: Registry[Metric | ListMetric] = Registry("metric", configurable=False)
 
 
@@ -58,8 +59,10 @@ METRICS.register("MRR", Metric(lambda ranks, _: 1 / ranks, at_k=False))
 
 @dataclass(frozen=True)
 class EvalSettings:
-    ks: tuple[int, ...] = setting((1, 5, 10, 20, 50), "cut-offs of metrics; 10 is always among them", least=1)
-    batch: int = setting(256, "users ranked at once on each device", least=1)
+    ks: tuple[int, ...] = setting(
+        (1, 5, 10, 20, 50), "cut-offs of metrics; 10 is always among them", least=1, below=MOST_K + 1
+    )
+    batch: int = setting(256, "users ranked at once on each device", least=1, below=2**20)
     targets: str = setting(
         "next",
         "the next event alone, or with `data.time` for recall, precision and MAP all events of the split",

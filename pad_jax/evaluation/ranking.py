@@ -14,6 +14,7 @@ from pad_jax.batching.device import DeviceData
 from pad_jax.batching.layout import lay_out, pack
 from pad_jax.blocks import map_blocks, rows_that_fit
 from pad_jax.data.dataset import Split
+from pad_jax.evaluation.metrics import MOST_K
 from pad_jax.models.scorer import Params, Scorer
 
 _COLUMNS = 512  # scores of a user that are counted at once
@@ -25,8 +26,8 @@ def rank_by_counting(
     """The target's rank among items 1..N without the history: 1 + #higher + #equal / 2.
 
     `history` holds distinct items, 0 is padding. Column 0 of the scores is padding and takes no part. A target that
-    stands in the history is masked like the rest of it: its rank is one behind every candidate. So is that of a target
-    whose score is NaN; any other item with NaN counts as higher.
+    stands in the history is masked like the rest of it: its rank is behind every candidate, and never one that any
+    metric at k counts as a hit. So is that of a target whose score is NaN; any other item with NaN counts as higher.
     """
     own = jnp.take_along_axis(scores, target[:, None], axis=1)
     met = history > 0
@@ -39,7 +40,7 @@ def rank_by_counting(
     total = _sum_of_columns(points, scores) - points(scores[:, :1])[:, 0] - seen.sum(axis=1) - 1
     masked = (met & (history == target[:, None])).any(axis=1) | jnp.isnan(own[:, 0])
     candidates = scores.shape[1] - 1 - met.sum(axis=1)
-    return jnp.where(masked, candidates + 1, 1 + total / 2)
+    return jnp.where(masked, jnp.maximum(candidates, MOST_K) + 1, 1 + total / 2)
 
 
 def _sum_of_columns(function, x: Float[Array, "B I"]) -> Int[Array, " B"]:

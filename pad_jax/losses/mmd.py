@@ -24,7 +24,9 @@ class MmdSettings:
     )
     estimator: str = setting("tllib", "how pairs of an item with itself count", "C", choices=ESTIMATORS)
     weight: float = setting(0.2, "gamma of Eq. (4)", "P", least=0)
-    group: int = setting(16, "users whose events make up one sample", "P batch size", unit="users", least=1)
+    group: int = setting(
+        16, "users whose events make up one sample", "P batch size", unit="users", least=1, below=2**16
+    )
     include_padding: bool = setting(
         False, "empty slots take part, as the pair (pad ID row, text of zeros)", "C", official=True
     )

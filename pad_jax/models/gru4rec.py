@@ -17,9 +17,14 @@ from pad_jax.settings import Config, setting
 @dataclass(frozen=True)
 class GRU4RecSettings:
     hidden: int = setting(
-        128, "width of the state", "RecBole's GRU4Rec, whose attribute names [C] has", least=1, was="model.gru_hidden"
+        128,
+        "width of the state",
+        "RecBole's GRU4Rec, whose attribute names [C] has",
+        least=1,
+        below=1025,
+        was="model.gru_hidden",
     )
-    layers: int = setting(1, "GRU layers", "as hidden", least=1, was="model.gru_layers")
+    layers: int = setting(1, "GRU layers", "as hidden", least=1, below=1025, was="model.gru_layers")
 
 
 class GRU4Rec(nn.Module):

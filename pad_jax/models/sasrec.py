@@ -19,9 +19,9 @@ xavier_normal = nn.initializers.xavier_normal()
 
 @dataclass(frozen=True)
 class SASRecSettings:
-    blocks: int = setting(5, "self-attention blocks", "C", least=1, was="model.blocks", best=2)
-    heads: int = setting(2, "heads of each block", "C", least=1, was="model.heads")
-    ffn: int = setting(4, "feed-forward width", "C", unit="D", least=1, was="model.ffn")
+    blocks: int = setting(5, "self-attention blocks", "C", least=1, below=1025, was="model.blocks", best=2)
+    heads: int = setting(2, "heads of each block", "C", least=1, below=1025, was="model.heads")
+    ffn: int = setting(4, "feed-forward width", "C", unit="D", least=1, below=1025, was="model.ffn")
     norm: str = setting(
         "post",
         "where LayerNorm stands; post-norm stays with popularity on Prime Pantry, see the docs",

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from pad_jax import boundary
+from pad_jax.console import show
 from pad_jax.data.dataset import frequency_group
 from pad_jax.errors import UserError
 from pad_jax.evaluation.significance import bootstrap_interval
 from pad_jax.report.groups import METRICS, RunGroup
+from pad_jax.report.markdown import row
 from pad_jax.report.page import Page, add_curves
 from pad_jax.report.table import GROUPS, LABELS, cells, header
-from pad_jax.workdir.results import read_ranks
 
 
 def report(first: list[Path], second: list[Path]) -> str:
@@ -29,13 +31,13 @@ def report(first: list[Path], second: list[Path]) -> str:
     lines = [
         f"Test split of {results['dataset']}, HR@10 / nDCG@10 in percent",
         "",
-        "| | " + " | ".join(header(results, "test")) + " |",
+        row(["", *header(results, "test")]),
         "| --- |" + " ---: |" * len(GROUPS),
     ]
-    lines += [f"| {group.label} | " + " | ".join(group.row()) + " |" for group in groups]
+    lines += [row([group.label, *group.row()]) for group in groups]
     for name, metrics in results["baselines"].items():
         values = [" / ".join(cell.split()) for cell in cells(metrics and metrics["test"])]
-        lines.append(f"| {LABELS[name]} | " + " | ".join(values) + " |")
+        lines.append(row([LABELS[name], *values]))
     if len(groups) > 1:
         lines += ["", f"{groups[0].name} minus {groups[1].name}, points, with a 95 % bootstrap interval over users", ""]
         lines += ["| | HR@10 | nDCG@10 |", "| --- | ---: | ---: |"]
@@ -44,11 +46,11 @@ def report(first: list[Path], second: list[Path]) -> str:
         for name, mask in masks.items():
             if not mask.any():
                 continue
-            row = []
+            found = []
             for difference in differences.values():
                 mean, low, high = (100 * x for x in bootstrap_interval(difference[mask]))
-                row.append(f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]")
-            lines.append(f"| {name} ({mask.sum():,}) | " + " | ".join(row) + " |")
+                found.append(f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]")
+            lines.append(row([f"{name} ({mask.sum():,})", *found]))
     return "\n".join(lines)
 
 
@@ -76,7 +78,7 @@ def draw(path: Path, text: str, groups: list[RunGroup]) -> None:
 
 def _group_masks(workdir: Path) -> dict[str, np.ndarray]:
     """Which users belong to each group of GROUPS, and to cold and unseen together."""
-    counts = read_ranks(workdir)["test/target_count"].astype(int)
+    counts = RunGroup.ranks(workdir, "target_count").astype(int)
     masks = {"all": np.ones(len(counts), bool)} | frequency_group(counts)
     return masks | {"cold and unseen": masks["cold"] | masks["unseen"]}
 
@@ -87,15 +89,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--against", nargs="+", type=Path, default=[])
     parser.add_argument("--page", type=Path, help="FILE.html, where the same is drawn with learning curves")
     arguments = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         text = report(arguments.workdirs, arguments.against)
-        print(text)
+        show(text)
         if arguments.page:
             draw(arguments.page, text, groups_of(arguments.workdirs, arguments.against))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return boundary.run(work)
 
 
 if __name__ == "__main__":

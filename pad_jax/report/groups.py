@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from pad_jax import sealed
 from pad_jax.errors import UserError
 from pad_jax.evaluation.metrics import hit_ratio, ndcg
 from pad_jax.report.table import GROUPS
+from pad_jax.sealed import DamagedError
 from pad_jax.workdir.identity import changes_results, read_config
-from pad_jax.workdir.results import read_ranks, read_results
+from pad_jax.workdir.results import CURE, read_ranks, read_results
 
 METRICS = {"HR@10": hit_ratio, "nDCG@10": ndcg}
 
@@ -35,21 +37,28 @@ class RunGroup:
 
     @staticmethod
     def _read(path: Path) -> dict[str, Any]:
-        results = read_results(path)
+        results = read_results(path, read_config(path)["of"])
         if not results.get("phases"):
             raise UserError(f"{path} holds no finished run; train it first")
         return results
 
     def _identity(self, path: Path) -> dict[str, Any]:
         """What runs of one group share: everything but the seed and where things are."""
-        identity = read_config(path)
+        identity = read_config(path) | {"of": ""}
         config = {n: v for n, v in identity["config"].items() if changes_results(n) and n != "seed"}
         return identity | {"config": config, "phases": list(read_results(path)["phases"])}
 
     def per_user(self, metric: str) -> np.ndarray:
         """The metric of every user's test target, a mean over seeds."""
-        ranks = (read_ranks(path)[f"test/{self.phase}"] for path in self.paths)
-        return np.mean([METRICS[metric](values, 10) for values in ranks], axis=0)
+        return np.mean([METRICS[metric](self.ranks(path, self.phase), 10) for path in self.paths], axis=0)
+
+    @staticmethod
+    def ranks(path: Path, name: str) -> np.ndarray:
+        """Of the test split of a run. Raises DamagedError where there are none."""
+        found = read_ranks(path, read_config(path)["of"])
+        if f"test/{name}" not in found:
+            raise DamagedError(path / "ranks.safetensors", f"lacks the ranks of {name}", CURE)
+        return found[f"test/{name}"]
 
     def row(self) -> list[str]:
         cells = [[self.cell(group, metric) for metric in METRICS] for group in GROUPS]
@@ -78,8 +87,8 @@ class RunGroup:
         """Over all phases and seeds; every epoch counts as its phase's median one, lest a machine's pause count."""
         seconds: list[float] = []
         for path, results in zip(self.paths, self.results, strict=True):
-            for phase in results["phases"]:
-                epochs = np.diff([line["seconds"] for line in self._log(path, phase)], prepend=0.0)
+            for phase, found in results["phases"].items():
+                epochs = np.diff([line["seconds"] for line in self._log(path / phase, found)], prepend=0.0)
                 seconds += [float(np.median(epochs))] * len(epochs)
         return float(np.mean(seconds))
 
@@ -87,18 +96,22 @@ class RunGroup:
         """The metric on validation after every epoch of each phase, in percent, and the best epoch, for each seed."""
         found: dict[str, list[tuple[list[float], int]]] = {}
         for path, results in zip(self.paths, self.results, strict=True):
-            for phase in results["phases"]:
-                lines = self._log(path, phase)
-                values = [100 * line["valid"][metric] for line in lines]
-                found.setdefault(phase, []).append((values, results["phases"][phase]["best_epoch"]))
+            for phase, of_phase in results["phases"].items():
+                values = [100 * line["valid"][metric] for line in self._log(path / phase, of_phase)]
+                found.setdefault(phase, []).append((values, of_phase["best_epoch"]))
         return found
 
     @staticmethod
-    def _log(path: Path, phase: str) -> list[dict[str, Any]]:
-        log = path / phase / "metrics.jsonl"
-        if not log.exists():
-            raise UserError(f"{log} is missing, which has a line for each epoch; put it back, or remove {path}")
-        return [json.loads(line) for line in log.read_text().splitlines()]
+    def _log(folder: Path, results: dict[str, Any]) -> list[dict[str, Any]]:
+        """The lines of a finished phase, one an epoch. Raises DamagedError for other ones than were written."""
+        path, cure = folder / "metrics.jsonl", f"put it back, or remove {folder.parent} to train again"
+        try:
+            lines = sealed.read_bytes(path, cure).decode().splitlines()
+            if results.get("log", sealed.digest(lines)) != sealed.digest(lines) or len(lines) != results["epochs"]:
+                raise DamagedError(path, f"is not the log of the {results['epochs']} epochs of its phase", cure)
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise DamagedError(path, "is not JSON in UTF-8", cure) from error
 
     def cell(self, group: str, metric: str) -> str:
         """Mean and standard deviation over seeds, in percent; `-` for a group without users."""

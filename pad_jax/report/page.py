@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pad_jax.atomic import write_atomically
+from pad_jax.files import write_atomically
 from pad_jax.report.groups import RunGroup
+from pad_jax.report.markdown import plain, row
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 74rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -33,16 +34,16 @@ class Page:
 
     def __init__(self, title: str):
         self.title = title
-        self._markdown = [f"# {title}"]
+        self._markdown = [f"# {plain(title)}"]
         self._html = [f"<h1>{html.escape(title)}</h1>"]
         self._pictures: dict[str, bytes] = {}
 
     def heading(self, text: str) -> None:
-        self._markdown.append(f"## {text}")
+        self._markdown.append(f"## {plain(text)}")
         self._html.append(f"<h2>{html.escape(text)}</h2>")
 
     def text(self, text: str) -> None:
-        self._markdown.append(text)
+        self._markdown.append(plain(text))
         self._html.append(f"<p>{_inline(text)}</p>")
 
     def code(self, text: str) -> None:
@@ -53,7 +54,7 @@ class Page:
         """Columns of numbers behind a first one of names; or of `words`, all of them to the left."""
         align = "---" if words else "---:"
         lines = [header, ["---", *[align] * (len(header) - 1)], *rows]
-        self._markdown.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        self._markdown.append("\n".join(map(row, lines)))
         cells = [[_inline(cell) for cell in line] for line in (header, *rows)]
         head = "".join(f"<th>{cell}</th>" for cell in cells[0])
         body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells[1:])
@@ -64,7 +65,7 @@ class Page:
         content = io.BytesIO()
         figure.savefig(content, format="svg", bbox_inches="tight", metadata={"Date": None})
         self._pictures[name] = content.getvalue()
-        self._markdown.append(f"![{caption}]({name}.svg)\n\n{caption}")
+        self._markdown.append(f"![{plain(caption)}]({name}.svg)\n\n{plain(caption)}")
         data = base64.b64encode(self._pictures[name]).decode()
         alt = html.escape(caption, quote=True)
         self._html.append(f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}"><p>{_inline(caption)}</p>')

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from pad_jax.report.markdown import plain, row
+
 GROUPS = ("all", "warm", "median", "cold", "unseen")
 LABELS = {
     "popularity": "popularity",
@@ -98,13 +100,13 @@ def as_markdown(results: Mapping[str, Any], split: str = "test") -> str:
         f"(method {results['method']}, backbone {results['backbone']}, loss {results['loss']}, recipe "
         f"{results['recipe']}, seed {results['seed']})"
     )
-    found = [title, "", *("| " + " | ".join(line) + " |" for line in lines), ""]
+    found = [plain(title), "", *map(row, lines), ""]
     last_first = list(reversed(results["phases"].items()))
     shown = {label: of_lists([p[split]]) for (label, _), (_, p) in zip(rows(results, split), last_first, strict=False)}
     if all(shown.values()):
         titles = list(next(iter(shown.values())))
-        found += ["The first ten of every user's list", "", "| | " + " | ".join(titles) + " |"]
+        found += ["The first ten of every user's list", "", row(["", *titles])]
         found += ["| --- |" + " ---: |" * len(titles)]
-        found += [f"| {label} | " + " | ".join(values.values()) + " |" for label, values in shown.items()]
+        found += [row([label, *values.values()]) for label, values in shown.items()]
         found.append("")
     return "\n".join(found)

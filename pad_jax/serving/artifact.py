@@ -1,6 +1,9 @@
 """A trained model on disk: `<workdir>/model/` holds all that lists and vectors need, and nothing else is read."""
 
+import hashlib
+import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,20 +16,22 @@ import polars as pl
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from pad_jax import parallel
-from pad_jax.atomic import folder_atomically
+from pad_jax import parallel, sealed
 from pad_jax.batching.device import DeviceData
 from pad_jax.data.files import first_line
 from pad_jax.data.tables import BROKEN
 from pad_jax.errors import UserError
+from pad_jax.files import check_readable, folder_atomically
+from pad_jax.models.experts import EXPERTS
 from pad_jax.models.scorer import Params, Scorer
 from pad_jax.registry import REGISTRIES
-from pad_jax.settings import as_dict, restored
+from pad_jax.sealed import DamagedError
+from pad_jax.settings import Config, as_dict, restored
 from pad_jax.text.transform import Transform
 
-FORMAT = "pad_jax model 1"
+FORMAT, EARLIER = 2, "pad_jax model 1"
+_WIDEST = 1 << 20  # text that a model may have been trained on
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,9 @@ class Artifact:
     gates: Float[np.ndarray, "I K"]
     text: Text
     counts: Int[np.ndarray, " I"] | None = None  # training events of each item; None: not known of earlier versions
+    tables: Mapping[str, Any] = field(default_factory=dict)  # of IDs, by expert: later training can start from them
+    verified: bool = True  # False: an earlier version wrote it, without a checksum
+    run: str = ""  # that made it, see `Workdir`; of earlier versions it is not known
 
     @classmethod
     def of(
@@ -76,20 +84,24 @@ class Artifact:
             text: of the run's text table.
         """
         vectors, gates = jax.tree.map(np.asarray, jax.jit(scorer.catalogue)(params, data))
-        kept = {name: params[name] for name in ("encoders", "towers", "gate") if name in params}
-        return cls(scorer, kept, item_ids, titles, vectors, gates, text, np.asarray(data.counts))
+        kept = _used(params, scorer.experts)
+        tables = jax.tree.map(np.asarray, params.get("tables", {}))
+        return cls(scorer, kept, item_ids, titles, vectors, gates, text, np.asarray(data.counts), tables)
 
     def save(self, folder: Path, identity: Any) -> None:
         """Writes what `load` reads; `identity` is what `identity_of` finds. One process of several writes."""
         if not parallel.is_main():
             return
         transform = self.text.transform
-        tensors = flatten_dict({"params": self.params, "vectors": self.vectors}, sep="/") | {"gates": self.gates}
+        parts_of = {"params": self.params, "vectors": self.vectors, "tables": self.tables}
+        tensors = flatten_dict(parts_of, sep="/") | {"gates": self.gates}
         tensors |= {f"transform/{name}": x for name, x in transform.arrays.items()}
         if self.counts is not None:
             tensors["counts"] = self.counts
         scorer = self.scorer
         about = {
+            "format": FORMAT,
+            "identity": identity,
             "experts": scorer.experts,
             "gate": scorer.gate,
             "parts": parts(scorer, transform),
@@ -98,15 +110,12 @@ class Artifact:
             "text_width": self.text.width,
             "config": as_dict(scorer.config),
         }
-        header = {"format": FORMAT, "about": json.dumps(about), "identity": json.dumps(identity, sort_keys=True)}
-        arrays = {name: np.asarray(x, order="C") for name, x in tensors.items()}
-        try:
-            with folder_atomically(folder) as partial:
-                save_file(arrays, partial / "model.safetensors", header)
-                items = {"item": list(self.item_ids), "title": list(self.titles)}
-                pl.DataFrame(items).write_parquet(partial / "items.parquet")
-        except (OSError, SafetensorError, pl.exceptions.PolarsError) as error:
-            raise UserError(f"{folder} cannot be written ({first_line(error)}); use another --workdir") from error
+        arrays = {name: np.asarray(x) for name, x in tensors.items()}
+        with folder_atomically(folder) as partial:
+            items = {"item": list(self.item_ids), "title": list(self.titles)}
+            pl.DataFrame(items).write_parquet(partial / "items.parquet")
+            about["items_sha256"] = hashlib.sha256((partial / "items.parquet").read_bytes()).hexdigest()
+            (partial / "model.safetensors").write_bytes(sealed.tensors(arrays, json.loads(json.dumps(about))))
 
     @classmethod
     def load(cls, folder: Path) -> "Artifact":
@@ -116,26 +125,34 @@ class Artifact:
         has not been registered, naming the part and the file that had it.
         """
         path = folder / "model.safetensors"
-        if not path.exists():
+        if not os.path.lexists(folder):
             raise UserError(f"{folder} is missing: train the last phase in {folder.parent}, or run its job `evaluate`")
+        cure = "run the job `evaluate`, which makes it anew"
         try:
-            with safe_open(path, "numpy") as file:
-                header = file.metadata() or {}
-                if header.get("format") != FORMAT:
-                    raise UserError(f"{path} does not have the format {FORMAT!r}; run the job `evaluate`")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            about = json.loads(header["about"])
+            tensors, about = sealed.read_tensors(path, FORMAT, cure)
+            if about["format"] == EARLIER:
+                about = json.loads(about["about"])
+            elif about["format"] != FORMAT:
+                raise DamagedError(path, f"does not have format {FORMAT}", cure)
+            listed = sealed.read_bytes(folder / "items.parquet", cure)
+            if about.get("items_sha256", seal := hashlib.sha256(listed).hexdigest()) != seal:
+                raise DamagedError(folder / "items.parquet", "is damaged: its checksum is of other contents", cure)
             for kind, name, source in about.get("parts", ()):
                 if name not in REGISTRIES[kind]:
                     raise UserError(f"{folder} needs the {kind} {name!r}: import what registers it, it was in {source}")
-            items = pl.read_parquet(folder / "items.parquet")
-            tree = unflatten_dict(tensors, sep="/")
+            rows = pl.scan_parquet(io.BytesIO(listed)).select(pl.len()).collect().item()
+            if rows != len(tensors["gates"]) - 1:
+                raise ValueError("its arrays and its items do not fit together")
+            items = pl.read_parquet(io.BytesIO(listed))
+            tree: dict[str, Any] = unflatten_dict(tensors, sep="/")
             experts = tuple(about["experts"])
             old = "parts" not in about  # written before version 0.2
-            scorer = Scorer(restored(about["config"]), experts, about["gate"]["kind"] if old else about["gate"])
-            width = about["config"]["text_width"] if old else about["text_width"]
+            scorer = Scorer(_restored(about["config"]), experts, about["gate"]["kind"] if old else about["gate"])
+            width = int(about["config"]["text_width"] if old else about["text_width"])
+            if not 0 <= width <= _WIDEST:
+                raise ValueError(f"its text has the width {width}")
             arrays = tree.get("transform", {}) if about["transform"] != "none" else {}
-            return cls(
+            found = cls(
                 scorer,
                 jax.tree.map(jnp.asarray, tree["params"]),
                 items["item"].to_list(),
@@ -144,28 +161,63 @@ class Artifact:
                 tensors["gates"],
                 Text(width, about["manifest"], Transform(about["transform"], arrays)),
                 tensors.get("counts"),
+                tree.get("tables", {}),
+                "format" in about,
+                str(about.get("identity", {}).get("of", "")),
             )
-        except (SafetensorError, KeyError, TypeError, *BROKEN) as error:
-            why = first_line(error)
-            raise UserError(f"{folder} is damaged ({why}); remove it and run the job `evaluate`") from error
+            found._check()
+            return found
+        except UserError:
+            raise
+        except (Exception, *BROKEN) as error:  # whatever its scorer makes of what it says
+            raise DamagedError(folder, f"is damaged ({first_line(error)})", cure) from error
+
+    def _check(self) -> None:
+        """Raises ValueError where an array does not have the shape that the scorer works with."""
+        rows, experts = len(self.item_ids) + 1, self.scorer.experts
+        text = np.zeros((1, self.text.width), np.float32)
+        width = self.text.transform(text).shape[1] if self.text.width else 0
+        fresh = jax.eval_shape(lambda: self.scorer.init(jax.random.key(0), 1, width))
+        trees = (_used(params, experts) for params in (fresh, self.params))
+        expected, found = (jax.tree.map(lambda x: (x.shape, jnp.dtype(x.dtype)), tree) for tree in trees)
+        if expected != found:
+            raise ValueError("its parameters are not those of its settings")
+        own = {name: EXPERTS[name] for name in experts}
+        vectors = {name: (rows, e.width(self.scorer.config)) for name, e in own.items() if not e.own_score}
+        arrays: list[tuple[Any, tuple[int, ...], str]] = []
+        arrays += [(self.vectors[name], shape, "f") for name, shape in vectors.items()]
+        arrays.append((self.gates, (rows, len(experts)), "f"))
+        arrays += [] if self.counts is None else [(self.counts, (rows,), "i")]
+        fine = all(x.shape == shape and x.dtype.kind == kind for x, shape, kind in arrays)
+        if not fine or len(self.titles) != rows - 1 or not all(isinstance(i, str) for i in self.item_ids):
+            raise ValueError("its arrays and its items do not fit together")
+
+
+def _restored(values: Mapping[str, Any]) -> Config:
+    try:
+        return restored(values)
+    except UserError as error:  # of settings, and the user has set none
+        raise ValueError(str(error)) from error
+
+
+def _used(params: Params, experts: Sequence[str]) -> dict[str, Any]:
+    """What of a phase's parameters these experts score with, beside vectors and gates of the items."""
+    parts = {part: params.get(part, {}) for part in ("encoders", "towers")}
+    used = {part: {name: own[name] for name in experts if name in own} for part, own in parts.items()}
+    used |= {"gate": params["gate"]} if len(experts) > 1 else {}
+    return {part: own for part, own in used.items() if own}
 
 
 def identity_of(folder: Path) -> dict[str, Any] | None:
     """What `Artifact.save` was told of the model in a folder; None where there is none that can be read."""
     try:
+        check_readable(folder / "model.safetensors")
         with safe_open(folder / "model.safetensors", "numpy") as file:
             header = file.metadata() or {}
-        return json.loads(header["identity"]) if header.get("format") == FORMAT else None
-    except (OSError, SafetensorError, KeyError, ValueError):
-        return None
-
-
-def titles_in(folder: Path) -> list[str] | None:
-    """The titles of the model in a folder; None where they cannot be read."""
-    try:
-        items = pl.read_parquet(folder / "items.parquet")
-        return items["title" if "title" in items.columns else "text"].to_list()
-    except BROKEN:
+        if header.get("format") == EARLIER:
+            return json.loads(header["identity"])
+        return json.loads(header["about"])["identity"]
+    except (UserError, OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 

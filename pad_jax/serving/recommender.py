@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int32
 from safetensors.numpy import save
 
-from pad_jax.atomic import write_atomically
 from pad_jax.batching.layout import lay_out, pack
 from pad_jax.blocks import map_blocks, rows_that_fit
 from pad_jax.errors import UserError
 from pad_jax.evaluation.ranking import ranks_of
+from pad_jax.files import write_atomically
 from pad_jax.models.experts import EXPERTS
 from pad_jax.models.scorer import Items, Params, Scorer, vectors_of
 from pad_jax.models.towers import ItemVectors

@@ -11,6 +11,7 @@ import jax
 
 from pad_jax import parallel
 from pad_jax.console import say
+from pad_jax.data.dataset import SPLITS
 from pad_jax.errors import UserError
 from pad_jax.methods.registry import METHODS
 from pad_jax.pipeline import Run
@@ -19,8 +20,9 @@ from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page, add_curves
 from pad_jax.report.table import of_lists
 from pad_jax.settings import Config, as_dict, check_choice, dotted, setting, with_fields
+from pad_jax.training.checkpoint import adopt
 from pad_jax.workdir.identity import digest, locked, place_of, run_name
-from pad_jax.workdir.results import read_ranks
+from pad_jax.workdir.results import read_ranks, write_summary
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def inherit(run: Run, base: Run, phases: Sequence[str]) -> None:
         for part in parts[phase]:
             if not part.exists():
                 raise UserError(f"{part} is missing; put it back, or remove {base.workdir.path} to train it again")
-    known = read_ranks(base.workdir.path)
+    known = read_ranks(base.path, base.workdir.of)
     ranks = {n: r for n, r in known.items() if n.partition("/")[2] not in theirs["phases"]}
     for phase, (log, best) in parts.items():
         to = run.workdir.path / phase
@@ -189,8 +191,11 @@ def inherit(run: Run, base: Run, phases: Sequence[str]) -> None:
         for left in (partial, to / "checkpoints"):  # by a study that was killed here
             shutil.rmtree(left, ignore_errors=True)
         shutil.copytree(best, partial / best.name)
+        adopt(partial / best.name, run.workdir.of)
         os.replace(partial, to / "checkpoints")
         results["phases"][phase] = theirs["phases"][phase]
+        summary = {n: v for n, v in theirs["phases"][phase].items() if n not in SPLITS}
+        write_summary(to, summary, run.workdir.of)
         ranks |= {n: r for n, r in known.items() if n.partition("/")[2] == phase}
     last = results["phases"][phases[-1]]
     results |= {n: theirs[n] for n in ("baselines", "text_encoder")} | {n: last[n] for n in ("valid", "test")}

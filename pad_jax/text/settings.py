@@ -24,7 +24,7 @@ class TextSettings:
     normalize: bool = setting(True, "rows of length 1", "O")
     prompt: str = setting("", "put before every title")
     max_length: int = setting(512, "longer titles are cut", "C LLM2Vec", unit="tokens", least=1)
-    batch: int = setting(128, "titles encoded at once", least=1)
+    batch: int = setting(128, "titles encoded at once", least=1, below=2**20)
     keep_in: str = setting("float32", "of the table, on disk and on the device", choices=("float32", "float16"))
     transform: str = setting(
         "none", "applied to the table before training", choices="transform", paper="standardize", best="principal"

@@ -1,9 +1,12 @@
 """The text table: one vector per item title, in a safetensors file that says where it came from."""
 
+import hashlib
 import json
+import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+import tokenize
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,20 @@ import numpy as np
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 
-from pad_jax.atomic import write_atomically
+from pad_jax import sealed
 from pad_jax.data.dataset import Dataset
+from pad_jax.data.files import first_line
 from pad_jax.errors import UserError
+from pad_jax.files import check_readable, write_atomically
+from pad_jax.sealed import DamagedError
 from pad_jax.text.settings import TextSettings
 
-FORMAT = "pad_jax text table 1"
+FORMAT, EARLIER = "pad_jax text table 2", "pad_jax text table 1"
+_NPY = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _NAMES = {"float32": "F32", "float16": "F16"}
 _ROWS = 1 << 14  # that are checked at once
+_BLOCK = 1 << 24  # bytes that are read at once
+_NO_SEAL = b"0" * 64  # where the checksum will stand
 
 
 class TableWriter:
@@ -82,13 +91,20 @@ class TableWriter:
             self._spoken = time.monotonic()
 
     def finish(self) -> None:
-        """The whole table takes its name."""
+        """The whole table gets its checksum and takes its name."""
         try:
+            seal = _seal(self._header, self._blocks()).encode()
+            os.pwrite(self._file, self._header.replace(_NO_SEAL, seal), 0)
             os.fsync(self._file)
             self._mark.unlink(missing_ok=True)
             os.replace(self._data, self.path)
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def _blocks(self) -> Iterator[bytes]:
+        """What was put, some of it at a time."""
+        for begin in range(len(self._header), self._size, _BLOCK):
+            yield os.pread(self._file, min(_BLOCK, self._size - begin), begin)
 
     def _found(self) -> int:
         """How many batches another run with the same identity has left."""
@@ -112,6 +128,7 @@ def _header(dataset: Dataset, manifest: Mapping[str, Any], shape: tuple[int, int
         "item_list_sha256": dataset.item_list_sha256,
         "texts_sha256": dataset.texts_sha256,
         "manifest": json.dumps(dict(manifest), sort_keys=True),
+        "sha256": _NO_SEAL.decode(),
     }
     size = shape[0] * shape[1] * dtype.itemsize
     tensor = {"dtype": _NAMES[dtype.name], "shape": list(shape), "data_offsets": [0, size]}
@@ -123,20 +140,30 @@ def _header(dataset: Dataset, manifest: Mapping[str, Any], shape: tuple[int, int
 def is_of_other_texts(path: Path, dataset: Dataset) -> bool:
     """Whether a file is a table of this project that says that it was made from other texts."""
     try:
+        check_readable(path)
         with safe_open(path, "numpy") as file:
             header = file.metadata() or {}
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, UserError):
         return False
     return header.get("texts_sha256", dataset.texts_sha256) != dataset.texts_sha256
+
+
+def _seal(header: bytes, data: Iterable[bytes | memoryview]) -> str:
+    """Of the head without its own checksum, and of all rows."""
+    found = hashlib.sha256(header)
+    for block in data:
+        found.update(block)
+    return found.hexdigest()
 
 
 def check_replaceable(path: Path) -> None:
     """Raises UserError for a file that is not a table of this project: it may be somebody's own vectors."""
     if not path.exists():
         return
+    check_readable(path, "set another --config.text.table")
     try:
         with safe_open(path, "numpy") as file:
-            if (file.metadata() or {}).get("format") == FORMAT:
+            if (file.metadata() or {}).get("format") in (FORMAT, EARLIER):
                 return
     except (SafetensorError, OSError):
         pass
@@ -151,24 +178,25 @@ def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], 
     Own vectors are a table, too: a `.npy` file or a safetensors file with a single tensor, a row for each item in the
     order of the dataset, with or without a row of zeros before them.
     """
+    check_readable(path, "make it with the job `encode`, or set --config.text.table")
     try:
-        if path.suffix == ".npy" and path.exists():
+        if path.suffix == ".npy":
             return _own(path, dataset)
         with safe_open(path, "numpy") as file:
             header, names = file.metadata() or {}, list(file.keys())
-            if header.get("format") != FORMAT and len(names) == 1:
+            ours = "text" in names and any(name in header for name in ("format", "manifest", "item_list_sha256"))
+            if not ours and len(names) == 1:
                 return _own(path, dataset)
-            if header.get("format") != FORMAT or "text" not in names:
+            if not ours:
                 raise UserError(
                     f"{path} is not a text table: make one with the job `encode`, or bring a .npy file or a "
                     "safetensors file with one tensor, a row for each item"
                 )
             table = file.get_tensor("text")
+        _verify(path, header, table)
         items, name, sha256 = (header[field] for field in ("items", "dataset", "item_list_sha256"))
         texts = header.get("texts_sha256", dataset.texts_sha256)  # earlier versions do not say
         manifest = dict(json.loads(header["manifest"]))
-    except FileNotFoundError as error:
-        raise UserError(f"text table {path} does not exist; make it with the job `encode`") from error
     except (SafetensorError, OSError, EOFError) as error:
         raise UserError(f"{path} is not a safetensors or .npy file ({error}); make it with the job `encode`") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -187,6 +215,22 @@ def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], 
         raise UserError(f"{path}: tensor `text` must be [{dataset.items + 1}, d] with a zero row 0, not {table.shape}")
     check_finite(path, table[1:], range(1, len(table)))
     return table, manifest
+
+
+def _verify(path: Path, header: Mapping[str, str], table: np.ndarray) -> None:
+    """Raises DamagedError for a table that is not the one that was written."""
+    if header.get("format") == EARLIER and "sha256" not in header:
+        sealed.unverified(path)
+        return
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        file.seek(0)
+        head = file.read(8 + size)
+    seal = header.get("sha256", "")
+    blank = head.replace(seal.encode(), _NO_SEAL) if len(seal) == len(_NO_SEAL) else head
+    if _seal(blank, [np.ascontiguousarray(table).reshape(-1).view(np.uint8).data]) != seal:
+        cure = "remove it and run the job `encode`, or set --config.text.table"
+        raise DamagedError(path, "is damaged: its checksum is of other contents", cure)
 
 
 def _own(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], dict[str, Any]]:
@@ -213,16 +257,36 @@ def _own_rows(path: Path, rows: Any, items: int, name: str) -> Float[np.ndarray,
 
 def read_own(path: Path, items: int, name: str) -> Float[np.ndarray, "N E"]:
     """Own vectors of a catalogue of `items`, from `.npy` or safetensors. Raises UserError as `read_table`."""
+    check_readable(path)
     try:
         if path.suffix == ".npy":
-            return _own_rows(path, np.load(path, allow_pickle=False), items, name)
+            return _own_rows(path, _read_npy(path), items, name)
         with safe_open(path, "numpy") as file:
             names = list(file.keys())
             if len(names) != 1:
                 raise UserError(f"{path} holds {len(names)} tensors; own vectors are one")
             return _own_rows(path, file.get_tensor(names[0]), items, name)
-    except (SafetensorError, OSError, EOFError, ValueError) as error:
-        raise UserError(f"{path} is not a safetensors or .npy file ({error})") from error
+    except (SafetensorError, OSError, EOFError, ValueError, SyntaxError, OverflowError, RecursionError) as error:
+        raise UserError(f"{path} is not a safetensors or .npy file ({first_line(error)})") from error
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    """An array of numbers. Raises ValueError or an error of its kind for a file that is not what its header says."""
+    with open(path, "rb") as file:
+        version = tuple(np.lib.format.read_magic(file))
+        if version not in _NPY:
+            raise ValueError(f"version {version} of the format is not known")
+        try:
+            shape, columns_first, dtype = _NPY[version](file)
+        except tokenize.TokenError as error:
+            raise ValueError("its header cannot be read") from error
+        if dtype.kind not in "fiub":
+            raise ValueError(f"it holds {dtype}, not numbers")
+        claimed, there = math.prod(shape) * dtype.itemsize, path.stat().st_size - file.tell()
+        if min(shape, default=0) < 0 or claimed != there:
+            raise ValueError(f"its header claims {claimed:,} bytes and it has {there:,}")
+        flat = np.fromfile(file, dtype)
+    return flat.reshape(shape, order="F" if columns_first else "C")
 
 
 def check_settings(path: Path, manifest: Mapping[str, Any], config: TextSettings) -> None:

@@ -48,6 +48,12 @@ def fit(rows: Float[np.ndarray, "N E"], kind: str, width: int) -> Transform:
     return Transform(kind, TRANSFORMS[kind].fit(rows, width))
 
 
+def unit(rows: Float[np.ndarray, "*N E"]) -> Float[np.ndarray, "*N E"]:
+    """Vectors at length 1, zeros as they are, however large or small their values."""
+    scaled = np.ldexp(rows, -np.frexp(np.abs(rows).max(axis=-1, keepdims=True))[1])  # squares of these fit
+    return scaled / np.maximum(np.linalg.norm(scaled, axis=-1, keepdims=True), 1e-12)
+
+
 TRANSFORMS: Registry[TextTransform] = Registry("transform", "text.transform", configurable=False)
 
 

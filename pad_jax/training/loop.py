@@ -13,15 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pad_jax import parallel
-from pad_jax.atomic import write_atomically
+from pad_jax import parallel, sealed
 from pad_jax.batching.batch import common_caps, make_batch, packer
 from pad_jax.batching.device import DeviceData
 from pad_jax.batching.order import Blocks
 from pad_jax.console import progress, say
 from pad_jax.errors import UserError
+from pad_jax.files import write_atomically
 from pad_jax.models.scorer import Scorer
 from pad_jax.registry import SECTIONS
+from pad_jax.sealed import DamagedError
 from pad_jax.settings import Config, setting
 from pad_jax.training import memory
 from pad_jax.training.checkpoint import Checkpoints
@@ -34,7 +35,9 @@ SAMPLE = 1 << 16  # users whose batches' sizes are looked at beforehand
 
 @dataclass(frozen=True)
 class TrainSettings:
-    batch: int = setting(16, "users per step, on all devices together", "P", least=1, official=128, best=128)
+    batch: int = setting(
+        16, "users per step, on all devices together", "P", least=1, below=2**24, official=128, best=128
+    )
     patience: int = setting(
         10, "epochs without a better validation value", "P", unit="epochs", least=1, official=20, best=5
     )
@@ -42,7 +45,7 @@ class TrainSettings:
     weight_decay: float = setting(0.1, "of AdamW, decoupled", "P", least=0)
     gate_rate: float = setting(1.0, "times learning_rate for the frequency gate", least=0, best=0.03)
     gate_weight_decay: float = setting(0.01, "torch's default", "C", least=0)
-    steps_per_dispatch: int = setting(32, "K, batches per call of the device", "O", least=1)
+    steps_per_dispatch: int = setting(32, "K, batches per call of the device", "O", least=1, below=2**16)
     adjustment: float = setting(
         0.0,
         "tau: training adds tau * log(count) to logits of text, see methods/base.py; 0: no",
@@ -50,7 +53,7 @@ class TrainSettings:
         least=0,
         best=0.2,
     )
-    sampled: int = setting(512, "items drawn per step for a loss that needs samples", "O", least=1)
+    sampled: int = setting(512, "items drawn per step for a loss that needs samples", "O", least=1, below=2**24)
 
 
 SECTIONS.register("train", TrainSettings)
@@ -93,6 +96,7 @@ def train(
     data: DeviceData,
     evaluate: Evaluate,
     directory: Path,
+    of: str = "",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains a phase to its end, from its latest checkpoint if there is one.
 
@@ -105,6 +109,7 @@ def train(
         data: what stays on the device.
         evaluate: metrics of all parameters on the validation split.
         directory: where its log and its checkpoints go.
+        of: whose they are, see `Workdir`.
 
     Returns all parameters of the best epoch and
     {"epochs", "best_epoch", "updates", "seconds", "stopped": "patience" | "epochs" | "minutes"}.
@@ -123,15 +128,15 @@ def train(
     _, usual = packed(sample)  # one shape for nearly every block: another one is compiled anew
     run = parallel.over_devices(block_of_steps(phase, scorer, config, optimizer))
     iterator = blocks.iterator()
-    checkpoints = Checkpoints(directory / "checkpoints")
+    checkpoints = Checkpoints(directory / "checkpoints", of)
     log = directory / "metrics.jsonl"
-    status: dict[str, Any] = {"epoch": 0, "best_epoch": 0, "best": 0.0, "seconds": 0.0}
+    status: dict[str, Any] = {"epoch": 0, "best_epoch": 0, "best": 0.0, "seconds": 0.0, "log": sealed.digest([])}
     latest = checkpoints.latest()
     if latest is not None:
         state, position, status = checkpoints.restore(latest, state)
         iterator.set_state(position)
         say(f"{phase.name}: continues after epoch {latest}")
-    _truncate(log, status["epoch"])
+    lines = _lines(log, status)
     checked = False
     started = time.monotonic() - status["seconds"]
     stopped = _stop(config, phase, status)
@@ -172,6 +177,7 @@ def train(
             "best_epoch": epoch if better else status["best_epoch"],
             "best": value if better else status["best"],
             "seconds": time.monotonic() - started,
+            "log": "",
         }
         select = config.train.select
         chosen = "" if phase.by_loss or select in ("HR@10", "nDCG@10") else f", {select} {result[select]:.4f}"
@@ -180,14 +186,15 @@ def train(
             f"valid HR@10 {100 * result['HR@10']:.2f} %, nDCG@10 {100 * result['nDCG@10']:.2f} %{chosen}"
             f"{' *' if better else ''}; {status['seconds'] - before:.1f} s, {status['seconds']:.0f} s in all"
         )
+        lines.append(json.dumps({"epoch": epoch, "seconds": status["seconds"], **losses, "valid": result}))
+        status["log"] = sealed.digest(lines)
         if parallel.is_main():
-            with open(log, "a") as file:
-                file.write(json.dumps({"epoch": epoch, "seconds": status["seconds"], **losses, "valid": result}) + "\n")
+            write_atomically(log, "".join(line + "\n" for line in lines).encode())
         checkpoints.save(epoch, state, iterator.get_state(), status)
         stopped = _stop(config, phase, status)
     params, frozen = checkpoints.parameters(status["best_epoch"])
     checkpoints.close()
-    summary = {"epochs": status["epoch"], "best_epoch": status["best_epoch"], "seconds": status["seconds"]}
+    summary = {name: status[name] for name in ("best_epoch", "seconds", "log")} | {"epochs": status["epoch"]}
     return merge(params, frozen), summary | {"updates": status["epoch"] * blocks.epoch_steps, "stopped": stopped}
 
 
@@ -206,8 +213,19 @@ def _mean(sums: list[tuple[int, Any]]) -> dict[str, float]:
     return {name: float(sum(parallel.scalar(s[name]) for _, s in sums)) / count for name in sums[0][1]}
 
 
-def _truncate(log: Path, epoch: int) -> None:
-    """Keeps the lines, one an epoch, up to the last checkpoint: a killed run may have written more, and half of one."""
+def _lines(log: Path, status: dict[str, Any]) -> list[str]:
+    """The lines of the log, one an epoch, up to the last checkpoint: a killed run may have written one more.
+
+    Raises DamagedError for other ones than were written.
+    """
+    lines: list[str] = []
     if parallel.is_main():
-        lines = log.read_text().splitlines() if log.exists() else []
-        write_atomically(log, "".join(line + "\n" for line in lines[:epoch]).encode())
+        cure = f"put it back, or remove {log.parent} to train its phase again"
+        try:
+            lines = sealed.read_bytes(log, cure).decode().splitlines()[: status["epoch"]] if status["epoch"] else []
+        except UnicodeDecodeError as error:
+            raise DamagedError(log, "is not UTF-8", cure) from error
+        if status.get("log", sealed.digest(lines)) != sealed.digest(lines):
+            raise DamagedError(log, f"is not the log of the {status['epoch']} epochs that the checkpoint has", cure)
+        write_atomically(log, "".join(line + "\n" for line in lines).encode())
+    return lines

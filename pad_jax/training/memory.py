@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jax
+
 from pad_jax import parallel
 from pad_jax.console import say
 from pad_jax.errors import UserError
@@ -24,6 +26,20 @@ def check(run: Any, arguments: tuple, aloud: bool) -> None:
         raise UserError(
             f"training needs {_gib(needed)} of memory and {_gib(at_hand)} are at hand on {where}: lower "
             "config.train.batch or config.model.width, use config.loss=sampled_softmax, or add devices"
+        )
+
+
+def check_parameters(params: Any) -> None:
+    """Raises UserError where parameters of these shapes cannot be trained in the memory at hand, before they are made.
+
+    AdamW keeps two moments of each, and a step has its gradient.
+    """
+    needed = 4 * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params))
+    at_hand, where = parallel.memory_at_hand()
+    if needed > at_hand:
+        raise UserError(
+            f"the parameters alone, their gradients and AdamW's moments need {_gib(needed)} of memory and "
+            f"{_gib(at_hand)} are at hand on {where}: lower config.model.width, or leave items out"
         )
 
 

@@ -25,7 +25,7 @@ LossFunction = Callable[[Scorer, Config, Params, Batch, DeviceData, PRNGKeyArray
 class PretrainSettings:
     """The budget of a phase; an own phase registers a section of its name with these fields."""
 
-    epochs: int = setting(400, "at most", "C", unit="epochs", least=1, best=30)
+    epochs: int = setting(400, "at most", "C", unit="epochs", least=1, below=10**6, best=30)
     learning_rate: float = setting(
         1e-4, "of AdamW", "V in recipe paper, against 3e-4", above=0, paper=1e-3, official=1e-5, best=1e-3
     )

@@ -1,8 +1,11 @@
 """A workdir: whose configuration it holds, its lock, and the results in it."""
 
+import contextlib
+import errno
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,14 @@ from typing import Any
 import filelock
 import numpy as np
 
-from pad_jax import parallel
-from pad_jax.atomic import write_atomically
+from pad_jax import parallel, sealed
 from pad_jax.console import say
 from pad_jax.environment import machine, versions
 from pad_jax.errors import UserError
+from pad_jax.files import sweep, write_atomically, writing
+from pad_jax.sealed import FORMAT, DamagedError
 from pad_jax.settings import Config, as_before, as_dict, canonical, dotted, put, restored
-from pad_jax.workdir.results import FORMAT, read_ranks, read_results, write_ranks, write_results
+from pad_jax.workdir.results import CURE, read_ranks, read_results, read_summary, write_ranks, write_results
 
 #: Fields that say where things are and not what is computed: a workdir may be continued with others.
 PLACES = ("job", "data.path", "text.table", "text.batch", "eval.batch", "eval.serve")
@@ -124,52 +128,105 @@ def read_config(workdir: Path) -> dict[str, Any]:
     """
     path = workdir / "config.json"
     try:
-        found = json.loads(path.read_text())
+        return _identity_in(path)
+    except DamagedError:
+        for spare in sorted(workdir.glob("*/config.json")):  # that of every phase is the same
+            with contextlib.suppress(DamagedError):
+                found = _identity_in(spare)
+                if found["of"] and parallel.is_main():
+                    write_atomically(path, spare.read_bytes())
+                    say(f"{path} was damaged: made again from {spare}")
+                    return found
+        raise
+
+
+def _identity_in(path: Path) -> dict[str, Any]:
+    found = sealed.read_json(path, FORMAT, "use a new --workdir, or put it back")
+    try:
         config = as_before() | dotted(canonical(dict(found["config"])))
         sha256 = {n: found[n] for n in ("dataset_sha256", "text_sha256")}
-        return {"config": json.loads(json.dumps(config)), **sha256, "rules": int(found.get("rules", 1))}
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; use a new --workdir") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a configuration of this project; use a new --workdir") from error
+        of = str(found.get("of", ""))
+        return {"config": json.loads(json.dumps(config)), **sha256, "rules": int(found.get("rules", 1)), "of": of}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedError(path, "is not a configuration of this project", "use a new --workdir") from error
+
+
+def _whose(identity: dict[str, Any]) -> str:
+    """64 letters for a run: they stand in all that it writes."""
+    config = {n: v for n, v in dotted(identity["config"]).items() if changes_results(n)}
+    return sealed.digest(identity | {"config": config})
 
 
 def rules_of(path: Path) -> int | None:
     """The number of the method's rules under which a workdir was made; None for one that holds nothing yet."""
-    holds = read_results(path).get("phases") or any(path.glob("*/checkpoints/[0-9]*"))
+    holds = any(path.glob("*/checkpoints/[0-9]*"))
+    try:
+        holds = holds or bool(read_results(path).get("phases"))
+    except DamagedError:
+        if not holds and not (path / "config.json").exists():
+            raise  # nobody can say what it was
+        holds = True
     return read_config(path)["rules"] if holds else None
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """A workdir for this run alone. Raises UserError while another run has it."""
+def locked(path: Path, reads: bool = False) -> Iterator[None]:
+    """A workdir for this run alone; one that cannot be written as it is for a run that only `reads`.
+
+    Raises UserError while another run has it.
+    """
     if not parallel.is_main():
         yield
         return
-    try:
+    lock = path / ".lock"
+    held = filelock.FileLock(lock, timeout=0)
+    with writing(path, "use another --workdir"):
         path.mkdir(parents=True, exist_ok=True)
-        lock = path / ".lock"
-        with filelock.FileLock(lock, timeout=0):
-            try:
-                yield
-            finally:
-                if list(path.iterdir()) == [lock]:  # a run that did nothing leaves nothing
-                    lock.unlink()
-                    path.rmdir()
-    except filelock.Timeout as error:
-        raise UserError(f"{path} is in use by another run; wait for it, or use another --workdir") from error
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); use another --workdir") from error
+        try:
+            held.acquire()
+        except filelock.Timeout as error:
+            raise UserError(f"{path} is in use by another run; wait for it, or use another --workdir") from error
+        except OSError as error:
+            if not reads or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+    try:
+        for folder in (path, *(p for p in path.iterdir() if p.is_dir()), path.parent):
+            sweep(folder)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if list(path.iterdir()) == [lock]:  # a run that did nothing leaves nothing
+                lock.unlink()
+                path.rmdir()
+        held.release()
 
 
 class Workdir:
     """The results of one configuration on one dataset. In a run of several processes the first alone writes."""
 
-    def __init__(self, path: Path, config: Config, dataset_sha256: str, text_sha256: str | None, rules: int):
-        """`rules` is the number of the method's rules today, or that under which the workdir was made."""
+    def __init__(
+        self,
+        path: Path,
+        config: Config,
+        dataset_sha256: str,
+        text_sha256: str | None,
+        rules: int,
+        repairs: Sequence[str] = (),
+    ):
+        """The results that are there, or none yet.
+
+        Args:
+            path: of the folder.
+            config: of the run.
+            dataset_sha256: the dataset's fingerprint.
+            text_sha256: of the text table that the method reads.
+            rules: number of the method's rules today, or that under which the workdir was made.
+            repairs: phases of the method; results and ranks that are damaged are made again from what these left.
+        """
         self.path, self.config = path, config
         shas = {"dataset_sha256": dataset_sha256, "text_sha256": text_sha256}
         self.identity = {"config": as_dict(config), **shas, "rules": rules}
+        self.of = _whose(self.identity)
         self.results: dict[str, Any] = {
             "format": FORMAT,
             **{n: getattr(config, n) for n in ("dataset", "method", "backbone", "loss", "recipe", "seed")},
@@ -179,9 +236,23 @@ class Workdir:
             "phases": {},
             "baselines": {},
         }
-        if rules_of(path) is not None:  # otherwise nothing is lost
+        self._new = rules_of(path) is None
+        self._repairs = bool(repairs)
+        if not self._new:  # otherwise nothing is lost
             self._refuse_others()
-            self.results = read_results(path) or self.results
+            self.of = read_config(path)["of"] or self.of
+            try:
+                self.results = read_results(path, self.of) or self.results
+                ranks = path / "ranks.safetensors"
+                if self.results["phases"] and not os.path.lexists(ranks) and not repairs:
+                    raise DamagedError(ranks, "is missing", CURE)
+            except DamagedError as error:
+                if not repairs:
+                    raise
+                say(f"{error.path} {error.wrong}: made again")
+                found = {name: read_summary(path / name, self.of) for name in repairs}
+                self.results["phases"] = {name: summary for name, summary in found.items() if summary}
+        self.results["of"] = self.of
 
     def _refuse_others(self) -> None:
         """Raises UserError in a workdir of another configuration or dataset, naming what differs."""
@@ -198,10 +269,20 @@ class Workdir:
         """Whose workdir this is, once for the whole and once for the phase."""
         if parallel.is_main():
             for path in (self.path / "config.json", self.path / phase / "config.json"):
-                write_atomically(path, json.dumps(self.identity, indent=1).encode())
+                sealed.write_json(path, self.identity | {"of": self.of, "format": FORMAT})
+
+    def _known_ranks(self) -> dict[str, np.ndarray]:
+        try:
+            return read_ranks(self.path, self.of)
+        except DamagedError as error:
+            if not self._repairs and not self._new:
+                raise
+            if not self._new:
+                say(f"{error.path} {error.wrong}: made again")
+            return {}
 
     def write(self, ranks: dict[str, np.ndarray]) -> None:
         """Results and additional ranks to disk."""
         if parallel.is_main():
-            write_ranks(self.path, read_ranks(self.path) | ranks)
-            write_results(self.path, self.results)
+            write_ranks(self.path, self._known_ranks() | ranks, self.of)
+            write_results(self.path, self.results, self.of)

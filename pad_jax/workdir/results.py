@@ -1,44 +1,74 @@
-"""`results.json` and the ranks beside it."""
+"""`results.json` and the ranks beside it, sealed, and whose they are."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Num
-from safetensors.numpy import load, save
 
-from pad_jax.atomic import write_atomically
-from pad_jax.errors import UserError
+from pad_jax import sealed
+from pad_jax.files import write_atomically
+from pad_jax.sealed import FORMAT, DamagedError
 
-FORMAT = 1
+CURE = "run the job `evaluate`, which writes it anew"
+_FIELDS = ("dataset", "method", "backbone", "loss", "recipe", "seed", "text_encoder", "phases", "baselines")
 
 
-def read_results(workdir: Path) -> dict[str, Any]:
-    """The results of a workdir; empty when there are none yet."""
+def read_results(workdir: Path, of: str = "") -> dict[str, Any]:
+    """The results of a workdir; empty when there are none yet.
+
+    `of` is whose they are to be, see `Workdir`. Raises DamagedError for other ones, and for what is none.
+    """
     path = workdir / "results.json"
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return {}
-    try:
-        results = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not JSON ({error}); remove it and run the job `evaluate`") from error
-    if not isinstance(results, dict) or results.get("format") != FORMAT:
-        raise UserError(f"{path} does not have format {FORMAT}; use a new --workdir")
+    results = sealed.read_json(path, FORMAT, CURE)
+    lacking = [name for name in _FIELDS if name not in results]
+    if lacking or not isinstance(results["phases"], dict):
+        raise DamagedError(path, f"lacks {lacking[0] if lacking else 'phases'}", CURE)
+    if of and results.get("of", of) != of:
+        raise DamagedError(path, "is of another run", CURE)
     return results
 
 
-def write_results(workdir: Path, results: Mapping[str, Any]) -> None:
-    write_atomically(workdir / "results.json", json.dumps(results, indent=1).encode() + b"\n")
+SUMMARY = "phase.json"
 
 
-def read_ranks(workdir: Path) -> dict[str, Num[np.ndarray, " U"]]:
-    """Ranks of every user's target, "<split>/<phase or baseline>", and its training count, "<split>/target_count"."""
+def write_summary(folder: Path, summary: Mapping[str, Any], of: str) -> None:
+    """What training says of a finished phase, beside its checkpoints: `evaluate` makes results from it."""
+    sealed.write_json(folder / SUMMARY, dict(summary) | {"format": FORMAT, "of": of})
+
+
+def read_summary(folder: Path, of: str) -> dict[str, Any] | None:
+    """None where there is none. Raises DamagedError for that of another run."""
+    path, cure = folder / SUMMARY, f"remove {folder} to train its phase again"
+    if not path.exists():
+        return None
+    summary = sealed.read_json(path, FORMAT, cure)
+    if summary.pop("of", of) != of:
+        raise DamagedError(path, "is of another run", cure)
+    return {n: v for n, v in summary.items() if n != "format"}
+
+
+def write_results(workdir: Path, results: Mapping[str, Any], of: str) -> None:
+    sealed.write_json(workdir / "results.json", dict(results) | {"format": FORMAT, "of": of})
+
+
+def read_ranks(workdir: Path, of: str = "") -> dict[str, Num[np.ndarray, " U"]]:
+    """Ranks of every user's target, "<split>/<phase or baseline>", and its training count, "<split>/target_count".
+
+    None where there is no such file. `of` is whose they are to be, see `Workdir`. Raises DamagedError for other ones.
+    """
     path = workdir / "ranks.safetensors"
-    return load(path.read_bytes()) if path.exists() else {}
+    if not path.exists() and not path.is_symlink():
+        return {}
+    ranks, about = sealed.read_tensors(path, FORMAT, CURE)
+    if of and about.get("of", of) != of:
+        raise DamagedError(path, "is of another run", CURE)
+    return ranks
 
 
-def write_ranks(workdir: Path, ranks: Mapping[str, Num[np.ndarray, " U"]]) -> None:
+def write_ranks(workdir: Path, ranks: Mapping[str, Num[np.ndarray, " U"]], of: str) -> None:
     arrays = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in ranks.items()}
-    write_atomically(workdir / "ranks.safetensors", save(arrays))
+    write_atomically(workdir / "ranks.safetensors", sealed.tensors(arrays, {"format": FORMAT, "of": of}))

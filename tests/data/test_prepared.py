@@ -49,7 +49,7 @@ def test_a_dataset_is_prepared_whole_or_not_at_all(shop, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pad_jax.atomic.os.replace", full)
+    monkeypatch.setattr("pad_jax.files.os.replace", full)
     assert readers.load(table_config(shop())).users == 4
     assert "will be read again next time" in capsys.readouterr().out
     assert not list((prepared.ROOT / "shop").iterdir())

@@ -37,7 +37,7 @@ def test_constant_scores_are_no_hits():
 def test_scores_that_are_no_numbers_are_no_hits():
     scores = jnp.ones((2, 101)).at[0, 7].set(jnp.nan).at[1, 50:].set(jnp.nan)
     history = jnp.array([[3, 0], [60, 61]])
-    np.testing.assert_array_equal(rank_by_counting(scores, jnp.array([7, 7]), history), [100, 1 + 49 + 24])
+    np.testing.assert_array_equal(rank_by_counting(scores, jnp.array([7, 7]), history), [1001, 1 + 49 + 24])
 
 
 @pytest.mark.parametrize("columns", [1, 3, 16, 100])
