@@ -16,7 +16,7 @@ from tests.faults import shop as shops
 from tests.faults.children import one_line
 from tests.faults.shop import ONE, PART, TWO
 
-JOBS = (*2 * ("all", "evaluate", "recommend", "report", "load"), "resume")  # the last takes longest
+JOBS = (*4 * ("all", "evaluate", "recommend", "report", "load"), "resume")  # the last takes longest
 _KINDS = ("results.json", "config.json", "ranks.safetensors", "*/metrics.jsonl", "*/phase.json", "*/config.json")
 _KINDS += ("model/*", "*/checkpoints/*/progress/*", "*/checkpoints/*/data/*", "*/checkpoints/*/state/**/*")
 _KINDS += ("*/checkpoints/*/_CHECKPOINT_METADATA", "*/checkpoints/*/metrics/*", "../prepared-*/*", "../../../text.*")
