@@ -17,7 +17,7 @@ from pad_jax.console import say
 from pad_jax.data import readers
 from pad_jax.data.dataset import SPLITS, Dataset, Split
 from pad_jax.errors import UserError
-from pad_jax.evaluation.baselines import BASELINES, baseline_ranks
+from pad_jax.evaluation.baselines import baseline_ranks
 from pad_jax.evaluation.lists import Lists
 from pad_jax.evaluation.metrics import summarize
 from pad_jax.evaluation.ranking import lister, ranker
@@ -296,13 +296,13 @@ class Run:
         if not parallel.is_main() or (known and results["text_encoder"] == (text and text.manifest)):
             return
         say("baselines")
-        entries: dict[str, Any] = dict.fromkeys(BASELINES)
         ranks = {f"{name}/target_count": self.dataset.counts[part.target] for name, part in self.splits.items()}
-        for name, part in self.splits.items():
-            for scorer, values in baseline_ranks(self.dataset, part, text and text.rows):
-                if values is not None:
-                    entries[scorer] = (entries[scorer] or {}) | {name: self.metrics(values, name)}
-                    ranks[f"{name}/{scorer}"] = values
+        entries: dict[str, Any] = {}
+        for scorer, found in baseline_ranks(self.dataset, self.splits, text and text.rows).items():
+            made = {name: self.metrics(values, name) for name, values in (found or {}).items()}
+            entries[scorer] = made or None
+            for name, values in (found or {}).items():
+                ranks[f"{name}/{scorer}"] = values
         results |= {"baselines": entries, "text_encoder": text and text.manifest}
         self.workdir.write(ranks)
 

@@ -92,6 +92,8 @@ def test_it_is_ranked_again_with_the_same_result(shop, capsys):
     before, ranks = kept(PAD), read_ranks(PAD)
     assert job("evaluate") == 0, capsys.readouterr().err
     for name, values in read_ranks(PAD).items():
+        if name not in ranks:  # baselines of today
+            continue
         masked = (values > 1000) & (ranks[name] > 10)  # which then had the rank behind all candidates
         np.testing.assert_allclose(np.where(masked, ranks[name], values), ranks[name], err_msg=name)
     same = {n: v for n, v in before["test"].items() if n in ("HR@1", "HR@10", "nDCG@10", "users")}

@@ -15,6 +15,7 @@ import pytest
 
 from pad_jax import sealed
 from pad_jax.errors import UserError
+from pad_jax.evaluation.baselines import BASELINES
 from pad_jax.pipeline import Run
 from pad_jax.report.__main__ import report
 from pad_jax.report.groups import RunGroup
@@ -87,8 +88,8 @@ def test_all_phases_and_results(world, make_config, tmp_path, capsys):
         assert set(phase) == {"valid", "test"} | told
         assert phase["stopped"] == "epochs"
     assert on_disk["test"] == on_disk["phases"]["finetune"]["test"]
-    assert set(on_disk["baselines"]) == {"popularity", "markov", "text_cosine", "markov_text"}
-    for metrics in (on_disk["test"], on_disk["valid"], on_disk["baselines"]["markov"]["test"]):
+    assert set(on_disk["baselines"]) == set(BASELINES)
+    for metrics in (on_disk["test"], on_disk["valid"], on_disk["baselines"]["counts"]["test"]):
         assert {"HR@10", "nDCG@10", "HR@1", "MRR", "users", "by_frequency", "by_bucket"} <= set(metrics)
         assert set(metrics["by_frequency"]) == {"warm", "median", "cold", "unseen"}
         assert len(metrics["by_bucket"]) == 10
@@ -105,7 +106,7 @@ def test_all_phases_and_results(world, make_config, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "needed" in out
     assert "sasrec, IDs only (pad's phase 1)" in out
-    assert "| markov + text cosine |" in (tmp_path / "w" / "results.md").read_text()
+    assert "| counts + whitened |" in (tmp_path / "w" / "results.md").read_text()
 
     markdown = report([tmp_path / "w"], [tmp_path / "w"])
     assert f"{100 * on_disk['test']['HR@10']:.2f} / {100 * on_disk['test']['nDCG@10']:.2f}" in markdown
@@ -234,7 +235,7 @@ def test_sasrec_needs_neither_torch_nor_text(world, make_config, tmp_path, monke
     del world["text.table"]
     results = run(make_config("paper", method="sasrec", job="pretrain", **world), tmp_path / "w")
     assert results["baselines"]["text_cosine"] is None
-    assert results["baselines"]["markov_text"] is None
+    assert results["baselines"]["counts_whitened"] is None
     line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("text cosine"))
     assert line.split()[-5:] == ["-"] * 5
     with pytest.raises(UserError, match="no torch to make one"):

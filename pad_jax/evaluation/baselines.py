@@ -1,50 +1,103 @@
-"""Baselines that learn nothing or almost nothing: what a trained model has to beat."""
+"""Baselines that learn nothing or almost nothing: what a trained model has to beat.
 
-from collections.abc import Callable, Iterator
+A baseline is a weighted sum of scores between a user's latest events and every item:
+
+    popularity   the item's training count, as a share of the largest
+    counts       log(1 + C[last, item]), C a weighted count of how often the item followed the last one in training
+                 prefixes, at distance 1, 2 and 3
+    cosine       of the titles' vectors, item and last item
+    whitened     cosine of the whitened vectors of item and profile: the latest events, each `DECAY` times the next
+    words        the same of tf-idf vectors of the titles
+
+The few weights were chosen on the validation split of Prime Pantry (`benchmarks/baselines.py`), and hold everywhere.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from pad_jax.data.dataset import Dataset, Split
 from pad_jax.evaluation.metrics import MOST_K
-from pad_jax.text.transform import unit
+from pad_jax.text.lexical import tfidf, unit_sparse
+from pad_jax.text.transform import unit, whiten
 
-BASELINES = ("popularity", "markov", "text_cosine", "markov_text")
-_ROWS = 512
+#: Weights of the scores. What breaks ties of counts is far below their smallest difference.
+BASELINES: Mapping[str, Mapping[str, float]] = {
+    "popularity": {"popularity": 1},
+    "counts": {"counts": 1, "popularity": 1e-4},
+    "text_cosine": {"cosine": 1},
+    "whitened": {"whitened": 1},
+    "words": {"words": 1},
+    "counts_whitened": {"counts": 1, "whitened": 2},
+    "counts_whitened_words": {"counts": 1, "whitened": 1, "words": 2},
+}
+DISTANCES = (1.0, 0.5, 0.25)
+DECAY = 0.6
+EXPONENT = 1.0
+_CELLS = 1 << 22  # scores that are in memory at once
+Score = Callable[[Int[np.ndarray, "B L"]], Float[np.ndarray, "B I"]]
 
 
 def baseline_ranks(
-    dataset: Dataset, split: Split, text: Float[np.ndarray, "I E"] | None
-) -> Iterator[tuple[str, Float[np.ndarray, " U"] | None]]:
-    """The rank of every user's target under each of `BASELINES`; None where a text table would be needed.
+    dataset: Dataset, splits: Mapping[str, Split], text: Float[np.ndarray, "I E"] | None
+) -> dict[str, dict[str, Float[np.ndarray, " U"]] | None]:
+    """The rank of every user's target in each split under each of `BASELINES`; None where a text table would be needed.
 
-    popularity   the item's training count
-    markov       how often the item followed the user's last item in training prefixes; ties by training count
-    text_cosine  cosine of the titles' vectors, item and last item
-    markov_text  log(1 + count(last -> i)) + 2 cos(i, last) + cos(i, the one before)
-
-    The history is masked, ties share the mean rank. A user with one event has no item before the last; the term is 0.
+    The history is masked, ties share the mean rank.
     """
-    popularity = dataset.counts.astype(np.float64)
-    follows = _follows(dataset)
-    cosine = None if text is None else cosine_of(text)
+    scores = scores_of(dataset, text)
+    names = [name for name, weights in BASELINES.items() if set(weights) <= set(scores)]
+    found: dict[str, Any] = {name: {} if name in names else None for name in BASELINES}
+    needed = {part: scores[part] for name in names for part in BASELINES[name]}
+    for place, split in splits.items():
+        ranks = {name: np.zeros(len(split.target)) for name in names}
+        for rows in blocks_of(split, dataset.items + 1):
+            made = {part: score(split.inputs[rows]) for part, score in needed.items()}
+            for name in names:
+                total = np.sum([np.float32(w) * made[part] for part, w in BASELINES[name].items()], axis=0)
+                ranks[name][rows] = ranks_in(total, split.target[rows], split.history[rows])
+        for name in names:
+            found[name][place] = ranks[name]
+    return found
 
-    def counted(last):
-        return np.asarray(follows[last].todense(), dtype=np.float64)
 
-    scorers: dict[str, Callable[..., Any] | None] = {
-        "popularity": lambda last, _: np.broadcast_to(popularity, (len(last), len(popularity))),
-        "markov": lambda last, _: counted(last) + popularity / (popularity.max() + 1),
-        "text_cosine": None,
-        "markov_text": None,
+def scores_of(dataset: Dataset, text: Float[np.ndarray, "I E"] | None) -> dict[str, Score]:
+    """The scores by name, functions of the latest events of B users (0 is padding); those of vectors need `text`."""
+    counts = dataset.counts.astype(np.float32)
+    share = counts / max(counts.max(), 1)
+    follows = next_counts(dataset)
+    follows.data = np.log1p(follows.data)
+    words = _with_padding(tfidf(dataset.texts))
+    by_word = words.T.tocsr()
+    scores: dict[str, Score] = {
+        "popularity": lambda inputs: np.broadcast_to(share, (len(inputs), len(share))),
+        "counts": lambda inputs: follows[inputs[:, -1]].toarray(),
+        "words": lambda inputs: unit_sparse(_profile(inputs, len(counts)) @ words).dot(by_word).toarray(),
     }
-    if cosine is not None:
-        scorers["text_cosine"] = lambda last, _: cosine(last)
-        scorers["markov_text"] = lambda last, before: np.log1p(counted(last)) + 2 * cosine(last) + cosine(before)
-    for name, score in scorers.items():
-        yield name, None if score is None else ranks_by(score, split)
+    if text is not None:
+        cosine = cosine_of(text)
+        white = whiten(text[1:], EXPONENT)(text)
+        white[0] = 0
+        rows, which = np.unique(white, axis=0, return_inverse=True)  # as `cosine_of` does
+        scores |= {
+            "cosine": lambda inputs: cosine(inputs[:, -1]),
+            "whitened": lambda inputs: (unit(_profile(inputs, len(counts)) @ white) @ rows.T)[:, which.reshape(-1)],
+        }
+    return scores
+
+
+def _with_padding(rows: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
+    return scipy.sparse.vstack([scipy.sparse.csr_matrix((1, rows.shape[1]), dtype=rows.dtype), rows]).tocsr()
+
+
+def _profile(inputs: Int[np.ndarray, "B L"], items: int) -> scipy.sparse.csr_matrix:
+    """[B, I]: the weight of each item in the profile of a user whose latest events these are."""
+    user, place = np.nonzero(inputs)
+    weight = np.float32(DECAY) ** (inputs.shape[1] - 1 - place).astype(np.float32)
+    return scipy.sparse.csr_matrix((weight, (user, inputs[user, place])), shape=(len(inputs), items))
 
 
 def cosine_of(text: Float[np.ndarray, "I E"]) -> Callable[[Any], Float[np.ndarray, "B I"]]:
@@ -55,31 +108,45 @@ def cosine_of(text: Float[np.ndarray, "I E"]) -> Callable[[Any], Float[np.ndarra
     return lambda items: (rows[which[items]] @ rows.T)[:, which]
 
 
-def _follows(dataset: Dataset) -> Any:
-    """Sparse counts [N+1, N+1]: how often the column's item came right after the row's in a training prefix."""
-    position = np.arange(len(dataset.events) - 1)
-    last = dataset.cuts.train_end - 1  # the last event of each training prefix
-    user = np.searchsorted(dataset.starts, position, side="right") - 1
-    inside = (position >= dataset.cuts.first[user]) & (position < last[user])
-    pairs = dataset.events[:-1][inside], dataset.events[1:][inside]
+def next_counts(dataset: Dataset) -> scipy.sparse.csr_matrix:
+    """[I, I] float32: how often the column's item followed the row's in a training prefix, weighted by `DISTANCES`."""
     size = dataset.items + 1
-    return scipy.sparse.csr_matrix((np.ones(len(pairs[0])), pairs), shape=(size, size))
+    user = np.repeat(np.arange(dataset.users), np.diff(dataset.starts))
+    position = np.arange(len(dataset.events))
+    trained = (position >= dataset.cuts.first[user]) & (position < dataset.cuts.train_end[user])
+    total = scipy.sparse.csr_matrix((size, size), dtype=np.float32)
+    for distance, weight in enumerate(DISTANCES, 1):
+        both = trained[:-distance] & trained[distance:] & (user[:-distance] == user[distance:])
+        pairs = dataset.events[:-distance][both], dataset.events[distance:][both]
+        values = np.full(both.sum(), weight, np.float32)
+        total = total + scipy.sparse.csr_matrix((values, pairs), shape=(size, size))
+    return total.tocsr()
 
 
-def ranks_by(score: Callable[..., Any], split: Split) -> Float[np.ndarray, " U"]:
-    """The rank of every user's target by `score`, from the last item and the one before of B users to [B, I]."""
-    ranks = np.zeros(len(split.target))
-    for begin in range(0, len(ranks), _ROWS):
-        rows = slice(begin, begin + _ROWS)
-        inputs, target, history = split.inputs[rows], split.target[rows], split.history[rows]
-        scores = np.array(score(inputs[:, -1], inputs[:, -2]), dtype=np.float64)
-        index = np.arange(len(target))
-        masked = (history == target[:, None]).any(axis=1)
-        own = scores[index, target][:, None]
-        np.put_along_axis(scores, history, -np.inf, axis=1)
-        scores[:, 0] = -np.inf
-        higher = (scores > own).sum(axis=1)
-        equal = (scores == own).sum(axis=1) - 1
-        behind = np.maximum(np.isfinite(scores).sum(axis=1), MOST_K) + 1
-        ranks[rows] = np.where(masked, behind, 1 + higher + equal / 2)
-    return ranks
+def blocks_of(split: Split, items: int) -> list[slice]:
+    """Users whose scores of all items are in memory at once."""
+    rows = max(_CELLS // items, 1)
+    return [slice(begin, begin + rows) for begin in range(0, len(split.target), rows)]
+
+
+def ranks_by(score: Callable[[Any], Any], split: Split, items: int) -> Float[np.ndarray, " U"]:
+    """The rank of every user's target by `score`, from the latest events of B users to [B, I]; `items` is I."""
+    ranks = [
+        ranks_in(score(split.inputs[rows]), split.target[rows], split.history[rows]) for rows in blocks_of(split, items)
+    ]
+    return np.concatenate(ranks) if ranks else np.zeros(0)
+
+
+def ranks_in(
+    scores: Float[np.ndarray, "B I"], target: Int[np.ndarray, " B"], history: Int[np.ndarray, "B H"]
+) -> Float[np.ndarray, " B"]:
+    """1 + #higher + #equal / 2 among the items that are not in the history (0 is padding, in column 0, too)."""
+    scores = np.array(scores, dtype=np.float32)
+    masked = (history == target[:, None]).any(axis=1)
+    own = scores[np.arange(len(target)), target][:, None]
+    np.put_along_axis(scores, history, -np.inf, axis=1)
+    scores[:, 0] = -np.inf
+    higher = (scores > own).sum(axis=1)
+    equal = (scores == own).sum(axis=1) - 1
+    behind = np.maximum(np.isfinite(scores).sum(axis=1), MOST_K) + 1
+    return np.where(masked, behind, 1 + higher + equal / 2)

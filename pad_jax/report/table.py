@@ -10,8 +10,13 @@ from pad_jax.report.markdown import plain, row
 GROUPS = ("all", "warm", "median", "cold", "unseen")
 LABELS = {
     "popularity": "popularity",
-    "markov": "markov (last item -> next)",
+    "counts": "next-item counts",
     "text_cosine": "text cosine to the last item",
+    "whitened": "whitened text of the history",
+    "words": "tf-idf of the history",
+    "counts_whitened": "counts + whitened",
+    "counts_whitened_words": "counts + whitened + tf-idf",
+    "markov": "markov (last item -> next)",  # these two are of versions before 0.5
     "markov_text": "markov + text cosine",
 }
 

@@ -29,6 +29,16 @@ class TextSettings:
     transform: str = setting(
         "none", "applied to the table before training", choices="transform", paper="standardize", best="principal"
     )
+    components: int = setting(
+        0, "directions that principal and whiten keep; 0: `model.width`, and whiten all", "O", least=0, below=2**16
+    )
+    exponent: float = setting(
+        1.0,
+        "of the deviation that whiten divides each direction by; 1: unit covariance",
+        "O",
+        least=0,
+        below=5,
+    )
 
 
 SECTIONS.register("text", TextSettings)

@@ -95,7 +95,7 @@ class TextSource:
     def transform(self) -> Transform:
         """What text vectors go through before training reads them."""
         assert self.table is not None
-        return fit(self.table.rows[1:], self.config.text.transform, self.config.model.width)
+        return fit(self.table.rows[1:], self.config)
 
     def for_training(self) -> Float[np.ndarray, "I E"]:
         """The table as training reads it: transformed, row 0 zeros. Raises UserError for a width that does not fit."""

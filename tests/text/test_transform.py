@@ -1,29 +1,58 @@
 """What text vectors go through before training."""
 
 import numpy as np
+import pytest
 
-from pad_jax.text.transform import fit
+from pad_jax.text.transform import TRANSFORMS, fit, unit, whiten
+from tests.support.data import small_config
+
+
+def config(kind, width=4, **fields):
+    return small_config(text__transform=kind, model__width=width, **fields)
 
 
 def test_transforms():
     random = np.random.default_rng(0)
     rows = (random.normal(size=(40, 6)) * np.arange(1, 7) + 3).astype(np.float32)
-    np.testing.assert_array_equal(fit(rows, "none", 4)(rows), rows)
-    standard = fit(rows, "standardize", 4)(rows)
+    np.testing.assert_array_equal(fit(rows, config("none"))(rows), rows)
+    standard = fit(rows, config("standardize"))(rows)
     np.testing.assert_allclose(standard.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(standard.std(axis=0), 1, rtol=1e-5)
-    principal = fit(rows, "principal", 4)(rows)
+    principal = fit(rows, config("principal"))(rows)
     centred = rows - rows.mean(axis=0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     expected = (u * s)[:, :4]
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(np.abs(principal), np.abs(expected), atol=1e-5)
-    assert fit(rows, "principal", 9)(rows).shape == (40, 9)
+    assert fit(rows, config("principal", 10))(rows).shape == (40, 10)
+    assert fit(rows, config("principal", text__components=3))(rows).shape == (40, 3)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
+def test_whitening_is_the_singular_value_decomposition(exponent):
+    """Singular values to the power 1 - p, on the rank that the vectors have; unit length; any width of the model."""
+    random = np.random.default_rng(0)
+    rows = (random.normal(size=(40, 3)) @ random.normal(size=(3, 6)) + 2).astype(np.float32)
+    centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    expected = u[:, :3] * s[:3] ** (1 - exponent)
+    found = fit(rows, config("whiten", text__exponent=exponent))
+    assert found(rows).shape == (40, 3)
+    np.testing.assert_allclose(np.abs(found(rows)), np.abs(unit(expected)), atol=1e-4)
+    if exponent == 1:
+        turned = centred @ found.arrays["matrix"]
+        np.testing.assert_allclose(turned.T @ turned / len(rows), np.eye(3), atol=1e-4)
+    assert fit(rows, config("whiten", text__components=2))(rows).shape == (40, 2)
+
+
+@pytest.mark.parametrize("rows", [np.ones((5, 4)), np.zeros((5, 4)), np.eye(4)[:1], np.ones((5, 1))])
+def test_vectors_without_directions_are_whitened_to_numbers(rows):
+    assert np.isfinite(whiten(rows.astype(np.float32), 1.0)(rows.astype(np.float32))).all()
 
 
 def test_rows_of_new_items_go_through_the_same_transform():
     random = np.random.default_rng(0)
     rows, new = random.normal(size=(40, 6)).astype(np.float16), random.normal(size=(3, 6)).astype(np.float16)
-    for kind in ("none", "standardize", "principal"):
-        both = fit(rows, kind, 4)
+    for kind in TRANSFORMS:
+        both = fit(rows, config(kind))
         np.testing.assert_array_equal(both(np.concatenate([rows, new]))[40:], both(new))
