@@ -96,7 +96,8 @@ def evaluate_later(run: Run, events: Events) -> dict[str, Any]:
     }
     split, counts = _as_split(model, parts)
     test = summarize(run.config, ranks, split.target, counts)
-    popular = ranks_by(lambda inputs: np.broadcast_to(counts, (len(inputs), len(counts))), split, len(counts))
+    share = counts.astype(np.float32)
+    popular = ranks_by(lambda inputs: np.broadcast_to(share, (len(inputs), len(share))), split, len(share))
     results["phases"][run.served.name]["test"] = results["test"] = test
     results["baselines"]["popularity"] = {"test": summarize(run.config, popular, split.target, counts)}
     made = hashlib.sha256("\n".join(map("\t".join, zip(frame["user"], frame["item"], strict=True))).encode())
