@@ -1,8 +1,8 @@
-"""How the weights of the baselines were chosen:  python -m benchmarks.baselines --table=TEXT_TABLE [--grid]
+"""How the weights of the baselines were chosen:  python -m benchmarks.baselines [--grid]
 
 Prints HR@10 and nDCG@10 on both splits of Prime Pantry, in percent and by how often training met the target, and with
---grid nDCG@10 on validation for each of the 84 sums that were tried. TEXT_TABLE is that of `python main.py
---config=pantry:encode`.
+--grid nDCG@10 on validation for each of the 84 sums that were tried. The text table is that of
+`python main.py --config=pantry:encode`, made if it is missing.
 """
 
 import argparse
@@ -19,8 +19,8 @@ EXPONENTS, DECAYS, WEIGHTS = (0.5, 1.0), (0.4, 0.6, 0.8), (1, 2, 3, 4, 6, 8)
 Sums = Mapping[str, Mapping[str, float]]
 
 
-def main(path: str, grid: bool) -> None:
-    run = Run(parse(["main.py", "--config=pantry", f"--config.text.table={path}"]).config, None, str)
+def main(grid: bool) -> None:
+    run = Run(parse(["main.py", "--config=pantry"]).config, None, str)
     text = run.text.table
     assert text is not None
     ranks = baselines.baseline_ranks(run.dataset, run.splits, text.rows)
@@ -52,7 +52,5 @@ def main(path: str, grid: bool) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.baselines", description=__doc__.splitlines()[0])
-    parser.add_argument("--table", required=True, help="text table of Prime Pantry")
     parser.add_argument("--grid", action="store_true", help="every weight that was tried, too")
-    options = parser.parse_args()
-    main(options.table, options.grid)
+    main(parser.parse_args().grid)

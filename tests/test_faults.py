@@ -41,9 +41,9 @@ def shop(tmp_path):
     return tmp_path
 
 
-def started(shop, *arguments, before=None, environment=None, **options):
+def started(shop, *arguments, job="all", before=None, environment=None, **options):
     return subprocess.run(
-        [*START, *SMALL, *arguments],
+        [*START[:2], f"--config=table:{job}", *SMALL, *arguments],
         cwd=shop,
         env=os.environ | quick() | (environment or {}),
         preexec_fn=before,
@@ -129,7 +129,10 @@ def test_nobody_listens_and_training_goes_on(shop):
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as broken:
-        assert started(shop, "--config.seed=1", capture_output=False, stdout=broken).returncode == 0
+        assert (
+            started(shop, "--config.dataset=other", job="prepare", capture_output=False, stdout=broken).returncode == 0
+        )
+    assert list((shop / "runs" / "other").glob("prepared-*"))
     terminal, screen = os.openpty()
     run = [*START, *SMALL, "--config.seed=2"]
     with subprocess.Popen(run, cwd=shop, env=os.environ | quick(), stdout=screen) as process:
@@ -139,11 +142,11 @@ def test_nobody_listens_and_training_goes_on(shop):
             seen += os.read(terminal, 1000)
         os.close(terminal)
     assert process.returncode == 0
-    assert len(list((shop / "runs" / "shop").glob("*/results.json"))) == 3
+    assert len(list((shop / "runs" / "shop").glob("*/results.json"))) == 2
     text = "item,title\n" + "".join(f"i{n},Café {n}\n" for n in range(9))
     (shop / "items.csv").write_text(text)
     ascii_alone = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
-    told = started(shop, "--config.dataset=café", environment=ascii_alone)
+    told = started(shop, "--config.dataset=café", job="prepare", environment=ascii_alone)
     assert told.returncode == 0, told.stderr
     assert "caf?" in told.stdout
 

@@ -184,10 +184,10 @@ def read_table(path: Path, dataset: Dataset) -> tuple[Float[np.ndarray, "I E"], 
             return _own(path, dataset)
         with safe_open(path, "numpy") as file:
             header, names = file.metadata() or {}, list(file.keys())
-            ours = "text" in names and any(name in header for name in ("format", "manifest", "item_list_sha256"))
+            ours = any(name in header for name in ("manifest", "item_list_sha256"))
             if not ours and len(names) == 1:
                 return _own(path, dataset)
-            if not ours:
+            if not ours or "text" not in names:
                 raise UserError(
                     f"{path} is not a text table: make one with the job `encode`, or bring a .npy file or a "
                     "safetensors file with one tensor, a row for each item"

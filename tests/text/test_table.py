@@ -108,3 +108,15 @@ def test_a_table_of_other_settings_is_refused(dataset, tmp_path):
         check_settings(path, manifest, TextSettings(prompt="query: "))
     with pytest.raises(UserError, match=r"config.text.revision='abc', not 'abd'"):
         check_settings(path, manifest, TextSettings(revision="abd"))
+
+
+def test_the_same_table_is_the_same_bytes_and_no_flipped_byte_is_used(dataset, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)
+    for name in ("a", "b"):
+        write_table(tmp_path / name, rows, dataset, {"encoder": "random"})
+    whole = (tmp_path / "a").read_bytes()
+    assert whole == (tmp_path / "b").read_bytes()
+    for place in range(0, len(whole), 5):
+        (tmp_path / "b").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UserError):
+            read_table(tmp_path / "b", dataset)
