@@ -95,11 +95,12 @@ def evaluate_later(run: Run, events: Events) -> dict[str, Any]:
         "baselines": {},
     }
     split, counts = _as_split(model, parts)
-    test = summarize(run.config, ranks, split.target, counts)
+    met = split.history.lengths
+    test = summarize(run.config, ranks, split.target, counts, met)
     share = counts.astype(np.float32)
     popular = ranks_by(lambda inputs: np.broadcast_to(share, (len(inputs), len(share))), split, len(share))
     results["phases"][run.served.name]["test"] = results["test"] = test
-    results["baselines"]["popularity"] = {"test": summarize(run.config, popular, split.target, counts)}
+    results["baselines"]["popularity"] = {"test": summarize(run.config, popular, split.target, counts, met)}
     made = hashlib.sha256("\n".join(map("\t".join, zip(frame["user"], frame["item"], strict=True))).encode())
     path = run.path / f"evaluation-{made.hexdigest()[:8]}.json"
     sealed.write_json(path, results)

@@ -115,7 +115,7 @@ class Run:
         if listed is not None:
             rows = self.text.table.rows if self.text.table else None
             lists = Lists(listed, counts, split.targets, rows)
-        return summarize(self.config, ranks, split.target, counts, lists)
+        return summarize(self.config, ranks, split.target, counts, split.history.lengths, lists)
 
     def prepare(self) -> None:
         """Reads the dataset and says what is in it."""
@@ -297,6 +297,7 @@ class Run:
             return
         say("baselines")
         ranks = {f"{name}/target_count": self.dataset.counts[part.target] for name, part in self.splits.items()}
+        ranks |= {f"{name}/items_met": part.history.lengths for name, part in self.splits.items()}
         entries: dict[str, Any] = {}
         for scorer, found in baseline_ranks(self.dataset, self.splits, text and text.rows).items():
             made = {name: self.metrics(values, name) for name, values in (found or {}).items()}

@@ -90,13 +90,14 @@ def test_all_phases_and_results(world, make_config, tmp_path, capsys):
     assert on_disk["test"] == on_disk["phases"]["finetune"]["test"]
     assert set(on_disk["baselines"]) == set(BASELINES)
     for metrics in (on_disk["test"], on_disk["valid"], on_disk["baselines"]["counts"]["test"]):
-        assert {"HR@10", "nDCG@10", "HR@1", "MRR", "users", "by_frequency", "by_bucket"} <= set(metrics)
+        assert {"HR@10", "nDCG@10", "HR@1", "MRR", "users", "by_frequency", "by_bucket", "by_history"} <= set(metrics)
         assert set(metrics["by_frequency"]) == {"warm", "median", "cold", "unseen"}
+        assert sum(m["users"] for m in metrics["by_history"].values()) == 37
         assert len(metrics["by_bucket"]) == 10
         assert sum(m["users"] for m in metrics["by_bucket"]) == metrics["users"] == 37
         assert 0 <= metrics["HR@10"] <= 1
     ranks = read_ranks(tmp_path / "w")
-    names = (*on_disk["phases"], *on_disk["baselines"], "target_count")
+    names = (*on_disk["phases"], *on_disk["baselines"], "target_count", "items_met")
     assert set(ranks) == {f"{s}/{n}" for s in ("valid", "test") for n in names}
     assert np.mean(ranks["test/finetune"] <= 10) == pytest.approx(on_disk["test"]["HR@10"])
     for phase in on_disk["phases"]:

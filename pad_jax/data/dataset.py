@@ -1,13 +1,13 @@
 """The dataset: users' events in time order, item texts, splits, frequency buckets."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32, Int64
+from jaxtyping import Bool, Int, Int32, Int64, Num
 
 from pad_jax.errors import UserError
 
@@ -17,6 +17,8 @@ SPLITS: tuple[SplitName, SplitName] = ("valid", "test")
 #: Groups of items by training count (inclusive bounds), warmest first. Paper, Fig. 2; the bounds are the
 #: official code's, which leaves items without a training event out: they are `unseen` here.
 FREQUENCY_GROUPS = {"warm": (51, None), "median": (7, 50), "cold": (1, 6), "unseen": (0, 0)}
+#: Groups of users by how many items they have met before their target.
+HISTORY_GROUPS = {"short": (1, 5), "medium": (6, 9), "long": (10, None)}
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class ItemLists:
     def width(self) -> int:
         """The length of the longest."""
         return int(np.diff(self.starts).max(initial=0))
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " _"]:
+        return np.diff(self.starts)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -231,11 +237,12 @@ def frequency_buckets(counts: Int[np.ndarray, " I"], buckets: int) -> tuple[Int3
     return bucket, cuts
 
 
-def frequency_group(counts: Int[np.ndarray, " X"]) -> dict[str, Bool[np.ndarray, " X"]]:
-    """Masks of `FREQUENCY_GROUPS` over an array of training counts."""
+def frequency_group(
+    counts: Num[np.ndarray, " X"], groups: Mapping[str, tuple[int, int | None]] = FREQUENCY_GROUPS
+) -> dict[str, Bool[np.ndarray, " X"]]:
+    """Masks of groups with these bounds over an array of counts."""
     return {
-        name: (counts >= low) & (counts <= (np.inf if high is None else high))
-        for name, (low, high) in FREQUENCY_GROUPS.items()
+        name: (counts >= low) & (counts <= (np.inf if high is None else high)) for name, (low, high) in groups.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""HR, nDCG, MRR and own metrics from ranks and lists, for all users and by how often training met the target."""
+"""HR, nDCG, MRR and own metrics from ranks and lists: of all users, by training count of the target, by history."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from pad_jax.data.dataset import frequency_buckets, frequency_group
+from pad_jax.data.dataset import HISTORY_GROUPS, frequency_buckets, frequency_group
 from pad_jax.errors import UserError
 from pad_jax.registry import SECTIONS, Registry
 from pad_jax.settings import Config, check_choice, setting
@@ -93,6 +93,7 @@ def summarize(
     ranks: Float[np.ndarray, " U"],
     target: Int[np.ndarray, " U"],
     counts: Int[np.ndarray, " I"],
+    met: Int[np.ndarray, " U"],
     lists: "Lists | None" = None,
 ) -> dict[str, Any]:
     """Metrics as `results.json` holds them; a group without users has null metrics.
@@ -102,6 +103,7 @@ def summarize(
         ranks: of every user's target.
         target: item numbers.
         counts: training events of each item.
+        met: how many items each user has met before.
         lists: of the same users; without them there are no metrics of lists.
     """
     bucket, _ = frequency_buckets(counts, config.data.buckets)
@@ -115,6 +117,7 @@ def summarize(
         **metrics(np.ones(len(ranks), bool)),
         "by_frequency": {name: metrics(users) for name, users in groups.items()},
         "by_bucket": [metrics(users) for users in buckets],
+        "by_history": {name: metrics(users) for name, users in frequency_group(met, HISTORY_GROUPS).items()},
     }
 
 

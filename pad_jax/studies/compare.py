@@ -1,7 +1,13 @@
 """All methods under one protocol (paper, Table 2)."""
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
+import pad_jax
+from pad_jax.data.dataset import HISTORY_GROUPS
 from pad_jax.evaluation.significance import paired_t_test
 from pad_jax.methods import METHODS
 from pad_jax.report.groups import RunGroup
@@ -11,6 +17,9 @@ from pad_jax.settings import Config
 from pad_jax.studies.claims import UNTESTED, Claim, above, claims_table, judged
 from pad_jax.studies.study import Row, Study, chance, equal_budget, gain
 
+#: Methods of the paper's Table 2.
+PAPER = ("sasrec", "hybrid", "morec", "ctrl", "make", "disco", "smem", "pad")
+
 
 def methods() -> list[str]:
     """All of them, PAD last."""
@@ -18,9 +27,16 @@ def methods() -> list[str]:
 
 
 def rows(config: Config) -> list[Row]:
-    """Every method with as many epochs in all as PAD; SMEM takes PAD's phase 1 as it is."""
-    found = {name: Row(name, name, equal_budget(config, name)) for name in methods() if name != "smem"}
-    found["smem"] = Row("smem", "smem", equal_budget(config, "smem"), base=found["pad"], shares=("pretrain",))
+    """Every method with as many epochs in all as PAD; SMEM takes PAD's phase 1 as it is.
+
+    Without `study.only` those of the paper and own ones are run, and not the package's other systems.
+    """
+    package = str(Path(pad_jax.__file__).resolve().parent)
+    found = {}
+    for name in methods():
+        usual = name in PAPER or not METHODS.entry(name).source.startswith(package)
+        found[name] = Row(name, name, equal_budget(config, name), usual=usual)
+    found["smem"] = replace(found["smem"], base=found["pad"], shares=("pretrain",))
     return list(found.values())
 
 
@@ -66,6 +82,7 @@ def report(study: Study) -> Page:
         cells = ["-" if v is None else number(100 * v) for v in (test["HR@10"], test["nDCG@10"], *parts)]
         table.append([LABELS[name], *cells[:2], "", "", *cells[2:], "", ""])
     page.table(header, table)
+    history_table(page, groups, known)
     page.heading("Updates")
     page.text(
         "Steps of the optimizer until early stopping ended each phase, a mean over seeds, in thousands: all of them, "
@@ -87,6 +104,28 @@ def report(study: Study) -> Page:
     )
     claims_table(page, claims(groups, {LABELS[name]: 100 * test["nDCG@10"] for name, test in known.items()}))
     return page
+
+
+def history_table(page: Page, groups: dict[str, RunGroup], baselines: dict[str, dict[str, Any]]) -> None:
+    """nDCG@10 by how many items users have met before; nothing for results that do not have it."""
+    tests = [r["test"] for group in groups.values() for r in group.results] + list(baselines.values())
+    if not all("by_history" in test for test in tests):
+        return
+    users = next(iter(groups.values())).results[0]["test"]["by_history"]
+    page.heading("Users with short and long histories")
+    page.text(
+        "nDCG@10 of users who have met "
+        + ", ".join(f"{low} to {high}" if high else f"{low} or more" for low, high in HISTORY_GROUPS.values())
+        + " items before their target, a mean over seeds."
+    )
+    table = []
+    for name, group in groups.items():
+        found = [[r["test"]["by_history"][g]["nDCG@10"] for r in group.results] for g in HISTORY_GROUPS]
+        table.append([name, *("-" if None in values else number(100 * float(np.mean(values))) for values in found)])
+    for name, test in baselines.items():
+        found = [test["by_history"][g]["nDCG@10"] for g in HISTORY_GROUPS]
+        table.append([LABELS[name], *("-" if value is None else number(100 * value) for value in found)])
+    page.table(["", *(f"{g} ({users[g]['users']:,})" for g in HISTORY_GROUPS)], table)
 
 
 def updates_of(study: Study, name: str, group: RunGroup) -> dict[str, float]:
@@ -112,7 +151,7 @@ def best_baseline(groups: dict[str, RunGroup]) -> str:
 
 def claims(groups: dict[str, RunGroup], baselines: dict[str, float]) -> list[Claim]:
     """The paper's statements about Table 2. `baselines` are nDCG@10 in percent of scorers that do not learn."""
-    rivals = methods()[:-1]
+    rivals = PAPER[:-1]
     first = above("PAD is ahead of every baseline, p < 0.05 (Table 2)", groups, ["pad"], rivals, "nDCG@10")
     if first.verdict != UNTESTED:
         best = best_baseline(groups)

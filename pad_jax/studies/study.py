@@ -52,6 +52,7 @@ class Row:
     fields: Mapping[str, Any] = field(default_factory=dict)
     base: "Row | None" = None
     shares: tuple[str, ...] = ()
+    usual: bool = True  # whether it is run without being named in `study.only`
 
     def config(self, config: Config, seed: int) -> Config:
         return with_fields(config, {"job": "all", "method": self.method, "seed": seed, **self.fields})
@@ -215,6 +216,8 @@ def as_job(rows: Callable[[Config], list[Row]], report: Callable[[Study], Page])
         if config.study.only:
             bases = [row.base for row in found if row.name in config.study.only]
             found = [row for row in found if row.name in config.study.only or row in bases]
+        else:
+            found = [row for row in found if row.usual]
         done = Study(config, workdir, command, found, first.dataset.fingerprint)
         done.train()
         page = report(done)

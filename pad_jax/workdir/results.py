@@ -56,7 +56,8 @@ def write_results(workdir: Path, results: Mapping[str, Any], of: str) -> None:
 
 
 def read_ranks(workdir: Path, of: str = "") -> dict[str, Num[np.ndarray, " U"]]:
-    """Ranks of every user's target, "<split>/<phase or baseline>", and its training count, "<split>/target_count".
+    """By "<split>/..": ranks of every user's target of each phase and baseline, its training count `target_count`, and
+    how many items the user has met before, `items_met`.
 
     None where there is no such file. `of` is whose they are to be, see `Workdir`. Raises DamagedError for other ones.
     """

@@ -16,6 +16,7 @@ from tests.support.data import small_config
 from tests.support.steps import Setup
 
 COUNTS = np.array([0, 9, 0, 4, 4, 1, 2, 70])
+MET = np.array([1, 6, 10, 2])
 TEXT = np.random.default_rng(3).normal(size=(8, 5)).astype(np.float32)
 ITEMS = np.pad([[7, 1, 2], [1, 3, 0], [7, 4, 6], [5, 7, 1]], ((0, 0), (0, 4)))  # room for the seven items
 TARGETS = [[1, 6], [3], [2, 4, 6], [2]]
@@ -75,7 +76,7 @@ def test_every_group_has_them():
     """Of its own users; recall and the like only where users have several targets."""
     ranks, target = np.array([2.0, 2.0, 9.0, 9.0]), np.array([1, 3, 2, 2])
     fields = {"eval.ks": (2, 10), "data.buckets": 2}
-    found = summarize(small_config(**fields), ranks, target, COUNTS, LISTS)
+    found = summarize(small_config(**fields), ranks, target, COUNTS, MET, LISTS)
     assert found["coverage@2"] == EXPECTED["coverage"](2)
     assert found["by_frequency"]["unseen"]["coverage@2"] == len({7, 4, 5}) / 7
     np.testing.assert_allclose(
@@ -84,21 +85,21 @@ def test_every_group_has_them():
     assert found["by_frequency"]["warm"]["novelty@2"] is None
     assert "recall@2" not in found
     config = small_config(**fields, **{"eval.targets": "all", "data.time": (1, 2)})
-    several = summarize(config, ranks, target, COUNTS, LISTS)
+    several = summarize(config, ranks, target, COUNTS, MET, LISTS)
     assert several["recall@2"] == np.mean(EXPECTED["recall"](2))
     assert several["by_frequency"]["median"]["MAP@2"] == np.mean(EXPECTED["MAP"](2)[0])
-    assert "coverage@2" not in summarize(small_config(**fields), ranks, target, COUNTS)
+    assert "coverage@2" not in summarize(small_config(**fields), ranks, target, COUNTS, MET)
 
 
 def test_an_own_metric_of_lists():
     METRICS.register("first", ListMetric(lambda lists, k: lists.items[:, :k].min(axis=1).astype(float)))
     METRICS.register("none", ListMetric(lambda lists, k: None))
     ranks, target = np.array([2.0, 2.0, 9.0, 9.0]), np.array([1, 3, 2, 2])
-    found = summarize(small_config(), ranks, target, COUNTS, LISTS)
+    found = summarize(small_config(), ranks, target, COUNTS, MET, LISTS)
     assert (found["first@1"], found["none@1"]) == (np.mean([7, 1, 7, 5]), None)
     METRICS.register("first", ListMetric(lambda lists, k: lists.items))
     with pytest.raises(UserError, match="'first' must give a number for each of 4 users"):
-        summarize(small_config(), ranks, target, COUNTS, LISTS)
+        summarize(small_config(), ranks, target, COUNTS, MET, LISTS)
 
 
 @pytest.mark.slow
