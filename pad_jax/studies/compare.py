@@ -123,8 +123,8 @@ def history_table(page: Page, groups: dict[str, RunGroup], baselines: dict[str, 
         found = [[r["test"]["by_history"][g]["nDCG@10"] for r in group.results] for g in HISTORY_GROUPS]
         table.append([name, *("-" if None in values else number(100 * float(np.mean(values))) for values in found)])
     for name, test in baselines.items():
-        found = [test["by_history"][g]["nDCG@10"] for g in HISTORY_GROUPS]
-        table.append([LABELS[name], *("-" if value is None else number(100 * value) for value in found)])
+        of = [test["by_history"][g]["nDCG@10"] for g in HISTORY_GROUPS]
+        table.append([LABELS[name], *("-" if value is None else number(100 * value) for value in of)])
     page.table(["", *(f"{g} ({users[g]['users']:,})" for g in HISTORY_GROUPS)], table)
 
 
