@@ -26,6 +26,11 @@ import pad_jax.methods.ctrl
 import pad_jax.methods.make
 import pad_jax.methods.disco
 import pad_jax.methods.smem
+import pad_jax.methods.llminit
+import pad_jax.methods.letitgo
+import pad_jax.methods.alphafuse
+import pad_jax.methods.whitenrec
+import pad_jax.methods.llmemb
 import pad_jax.methods.pad
 import pad_jax.recommend
 import pad_jax.studies.study

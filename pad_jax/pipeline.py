@@ -101,6 +101,9 @@ class Run:
         config = self.config
         text = self.text.for_training() if self.method.reads_text else None
         data = device_data(self.dataset, config.data, text, LOSSES[config.loss].needs == "negatives")
+        for name in self.method.experts:
+            if EXPERTS[name].reads_text:
+                EXPERTS[name].check_text(config, data.text.shape[1])
         arrays = {name: EXPERTS[name].arrays(config, self.dataset, text) for name in self.method.experts}
         return parallel.replicate(data._replace(arrays={name: own for name, own in arrays.items() if own}))
 

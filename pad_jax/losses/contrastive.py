@@ -1,4 +1,5 @@
-"""Losses between two views of the same things: InfoNCE draws them together, CLUB takes what they share apart."""
+"""Losses between two views of the same things: InfoNCE and its soft form draw them together, CLUB takes what they
+share apart."""
 
 from dataclasses import dataclass
 
@@ -31,6 +32,29 @@ def info_nce(
     own = jnp.diagonal(logits)
     rows = jnp.where(mask, jax.nn.logsumexp(logits, axis=1) - jnp.where(mask, own, 0), 0)
     return rows.sum() / jnp.maximum(mask.sum(), 1)
+
+
+def soft_contrast(
+    x: Float[Array, "n D"], y: Float[Array, "n D"], mask: Bool[Array, " n"], temperature: float
+) -> Float[Array, ""]:
+    """Cross entropy, from both sides, of <x_i, y_j> / temperature to how alike both views find i and j.
+
+    With Q = softmax_rows(temperature (X X^T + Y Y^T) / 2) over the valid rows: the mean over i of half of
+
+        - sum_j Q_ij log softmax_j(<x_i, y_j> / temperature) - sum_j Q_ji log softmax_j(<y_i, x_j> / temperature)
+
+    Gradients flow through Q too. From the code of LLMEmb (Liu et al. 2025), as it is: rows of Q^T do not sum to one, so
+    the second half is a weighted cross entropy. Without valid rows it is 0.
+    """
+    both = mask[:, None] & mask[None]
+
+    def log_softmax(logits):
+        return jax.nn.log_softmax(jnp.where(mask[None], logits, jnp.finfo(logits.dtype).min), axis=1)
+
+    logits = x @ y.T / temperature
+    target = jnp.where(both, jnp.exp(log_softmax(temperature * (x @ x.T + y @ y.T) / 2)), 0)
+    rows = (target * log_softmax(logits) + target.T * log_softmax(logits.T)).sum(axis=1) / -2
+    return jnp.where(mask, rows, 0).sum() / jnp.maximum(mask.sum(), 1)
 
 
 def club(

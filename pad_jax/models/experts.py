@@ -81,16 +81,23 @@ class Expert:
 
     def table(self, config: Config, key: PRNGKeyArray, items: int) -> Float[Array, "I X"]:
         """Fresh ID rows. Differs: the official code draws row 0 too, which is padding; here it is zero."""
-        shape = (items + 1, round(self.columns * config.model.width))
-        if config.model.id_std > 0:
-            table = config.model.id_std * jax.random.normal(key, shape)
-        else:
-            table = nn.initializers.xavier_normal()(key, shape)
-        return table.at[0].set(0)
+        return fresh_rows(config, key, (items + 1, round(self.columns * config.model.width)))
+
+    def bounded(self, config: Config, rows: Float[Array, "J X"]) -> Float[Array, "J X"]:
+        """Rows of its table after a step of the optimizer, brought back to where they may be."""
+        return rows
 
     def arrays(self, config: Config, dataset: Dataset, text: Float[np.ndarray, "I E"] | None) -> dict[str, np.ndarray]:
         """What it needs on the device beside its parameters, by name; the same on every device."""
         return {}
+
+    def check_text(self, config: Config, width: int) -> None:
+        """Raises UserError for text, after its transform, of a width that it cannot read; asked if it `reads_text`."""
+        if config.model.text_tower == "residual" and width != config.model.width:
+            raise UserError(
+                f"config.model.text_tower=residual needs text of width {config.model.width}, not {width}: "
+                "set --config.text.transform=principal"
+            )
 
     def look_up(self, table: Float[Array, "J X"] | None, ids: Int[Array, " R"], arrays: Params) -> Any:
         """What it has of items `ids` before its tower: an array [R, ..] or a dictionary of them; None for nothing."""
@@ -179,6 +186,15 @@ class Expert:
         return None
 
 
+def fresh_rows(config: Config, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "I X"]:
+    """Random ID rows by `model.id_std`, row 0 zeros."""
+    if config.model.id_std > 0:
+        table = config.model.id_std * jax.random.normal(key, shape)
+    else:
+        table = nn.initializers.xavier_normal()(key, shape)
+    return table.at[0].set(0)
+
+
 def _unique_key(name: str, expert: Expert, known: Registry[Expert]) -> None:
     if not isinstance(getattr(expert, "key", None), int):
         raise UserError(f"the expert {name!r} has no key: give its class a whole number from 5 on")
@@ -215,6 +231,26 @@ class AlignedExpert(TextExpert):
 
     def tower(self, config: Config) -> nn.Module:
         return AlignedTower(config)
+
+
+class CorrectedExpert(Expert):
+    """ID rows that correct what text says of an item: they start at zero, and where training never meets the item its
+    own row takes no part, so that unseen items are those of text alone."""
+
+    reads_text, knows_new, slope = True, True, 0.0
+
+    def check_text(self, config: Config, width: int) -> None:
+        pass
+
+    def table(self, config: Config, key: PRNGKeyArray, items: int) -> Float[Array, "I X"]:
+        return jnp.zeros((items + 1, round(self.columns * config.model.width)))
+
+    def arrays(self, config: Config, dataset: Dataset, text: Float[np.ndarray, "I E"] | None) -> dict[str, np.ndarray]:
+        return {"met": (dataset.counts > 0).astype(np.float32)}
+
+    def look_up(self, table: Float[Array, "J X"] | None, ids: Int[Array, " R"], arrays: Params) -> Any:
+        assert table is not None
+        return arrays["met"][ids][:, None] * table[ids]
 
 
 class DiscoExpert(Expert):

@@ -10,7 +10,9 @@ from pad_jax.settings import Config, setting
 class ModelSettings:
     width: int = setting(128, "D, of item and user vectors", "P", least=1, below=65_537)
     dropout: float = setting(0.1, "share of values that training zeroes", "P", least=0, below=1, best=0.3)
-    text_tower: str = setting("mlp", "network over text vectors", "C", choices=("mlp", "residual"), best="residual")
+    text_tower: str = setting(
+        "mlp", "network over text vectors", "C", choices=("mlp", "residual", "linear2"), best="residual"
+    )
     text_layers: int = setting(4, "hidden layers of the text MLP after the first", "C", least=0, below=1001)
     fusion: str = setting("concat", "CAT of Eq. (6): of IDs and text", "P", choices=("concat", "add"), best="add")
     user: str = setting("state", "user vector, see UserEncoder", "P", choices=("state", "residual"), best="residual")

@@ -14,6 +14,11 @@ from pad_jax.settings import Config
 xavier_normal = nn.initializers.xavier_normal()
 
 
+def unit(x: Float[Array, "R D"]) -> Float[Array, "R D"]:
+    """Rows at length 1; zeros stay."""
+    return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(axis=-1, keepdims=True), 1e-24))
+
+
 def apply(module: nn.Module, params: Any, *inputs: Any, rngs: Any = None) -> Any:
     """What a module makes of its inputs with these parameters."""
     return module.apply({"params": params}, *inputs, rngs=rngs)
@@ -97,6 +102,33 @@ class TextResidual(nn.Module):
         return text + nn.Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.zeros)(x)
 
 
+class Linear2(nn.Module):
+    """W2 (W1 x + b1) + b2 with W1 [E, E/2] and W2 [E/2, D], and no activation: the adapter of LLMEmb and LLM-ESR."""
+
+    width: int
+    dtype: str | None = None  # of the matrix products
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R E"]) -> Float[Array, "R D"]:
+        half = nn.Dense(x.shape[-1] // 2, dtype=self.dtype, kernel_init=xavier_normal)(x)
+        return nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier_normal)(half)
+
+
+class Whitening(nn.Module):
+    """(x - mean) @ matrix, both of them zeros until a phase fills them from its text (`methods/fills.py`).
+
+    As frozen parameters of a tower they are stored and served with it, so that new items pass through the same map.
+    """
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "R E"]) -> Float[Array, "R X"]:
+        mean = self.param("mean", nn.initializers.zeros, (x.shape[-1],))
+        matrix = self.param("matrix", nn.initializers.zeros, (x.shape[-1], self.width))
+        return jnp.matmul(x - mean[None], matrix, precision="highest")  # TF32 would lose the weak directions
+
+
 class Dense(nn.Module):
     """GELU(Linear X->D (Dropout x)). Over [ID ; text] it is CAT of Eq. (6)."""
 
@@ -126,6 +158,8 @@ class Tower(nn.Module):
         if model.text_tower == "mlp":
             tower = TextMLP(model.width, model.text_layers, model.dropout, dtype, name=name)
             return tower(text, uid, train, product).astype(jnp.float32)
+        if model.text_tower == "linear2":
+            return Linear2(model.width, dtype, name=name)(text).astype(jnp.float32)
         assert model.text_tower == "residual"
         return TextResidual(model.width, model.dropout, dtype, name=name)(text, uid, train).astype(jnp.float32)
 

@@ -98,13 +98,7 @@ class TextSource:
         return fit(self.table.rows[1:], self.config)
 
     def for_training(self) -> Float[np.ndarray, "I E"]:
-        """The table as training reads it: transformed, row 0 zeros. Raises UserError for a width that does not fit."""
+        """The table as training reads it: transformed, row 0 zeros."""
         assert self.table is not None
         rows = self.transform(self.table.rows[1:])
-        model = self.config.model
-        if model.text_tower == "residual" and rows.shape[1] != model.width:
-            raise UserError(
-                f"config.model.text_tower=residual needs text of width {model.width}, not {rows.shape[1]}: "
-                "set --config.text.transform=principal"
-            )
         return np.concatenate([np.zeros((1, rows.shape[1]), rows.dtype), rows]).astype(self.table.rows.dtype)

@@ -98,6 +98,7 @@ def update_rows(
     gradient: Float[Array, "R D"],
     step: Int[Array, ""],
     same: Callable[[Array], Array] = lambda x: x,
+    bounded: Callable[[Array], Array] = lambda x: x,
 ) -> tuple[Float[Array, "I D"], Moments]:
     """AdamW on the rows `ids` of a table; an item that stands there twice has the sum of its gradients.
 
@@ -113,6 +114,7 @@ def update_rows(
         gradient: of each of them.
         step: the number of steps before this one.
         same: makes devices agree that update the same table: a sum of several gradients may round differently on each.
+        bounded: brings rows back to where they may be, see `Expert.bounded`.
     """
     rows, owner = jnp.unique(ids, size=len(ids), fill_value=len(table), return_inverse=True)
     total = same(jax.ops.segment_sum(gradient, owner, len(ids)))
@@ -127,4 +129,4 @@ def update_rows(
     def put(whole, new):
         return whole.at[rows].set(new, mode="drop", indices_are_sorted=True)
 
-    return put(table, value), Moments(put(moments.mean, mean), put(moments.square, square))
+    return put(table, bounded(value)), Moments(put(moments.mean, mean), put(moments.square, square))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from pad_jax.batching.batch import Batch
@@ -75,6 +76,7 @@ class Phase:
     start: Mapping[str, str] = field(default_factory=dict)  # path here -> path of the phase before, whose values it has
     scale: Mapping[str, float] = field(default_factory=dict)  # path here -> what these values are multiplied by
     fill: Mapping[str, "Fill"] = field(default_factory=dict)  # path of a leaf here -> what makes it from data
+    text: bool = False  # `fill` reads the text, which none of its experts does
     keep: tuple[str, ...] = ()  # paths that are carried along without being trained
     rate: str = ""  # phase of the configuration whose learning rate it has; empty: its own
     gate: str = ""  # kind of gate; empty: config.gate.kind
@@ -84,6 +86,7 @@ class Phase:
 
     @property
     def reads_text(self) -> bool:
+        """Whether its model does."""
         return any(EXPERTS[expert].reads_text for expert in self.experts)
 
     def limits(self, config: Config) -> Limits:
@@ -110,7 +113,7 @@ class Phase:
 
 
 #: (config, data, shape of the leaf) -> its first values.
-Fill = Callable[[Config, DeviceData, tuple[int, ...]], Float[Array, "..."]]
+Fill = Callable[[Config, DeviceData, tuple[int, ...]], Float[Array | np.ndarray, "..."]]
 #: (scorer, config, all parameters, data of the run) -> data of the epoch, with arrays of the same shapes.
 EachEpoch = Callable[[Scorer, Config, Params, DeviceData], DeviceData]
 
@@ -129,4 +132,5 @@ class Method:
 
     @property
     def reads_text(self) -> bool:
-        return any(EXPERTS[expert].reads_text for expert in self.experts)
+        """Whether its training does."""
+        return any(phase.reads_text or phase.text for phase in self.phases)

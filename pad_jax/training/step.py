@@ -1,6 +1,7 @@
 """One optimizer step: gradients of what is trained, summed over devices, and the update."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from pad_jax.batching.batch import Batch, scored_items
 from pad_jax.batching.device import DeviceData
+from pad_jax.models.experts import EXPERTS
 from pad_jax.models.scorer import Scorer
 from pad_jax.settings import Config
 from pad_jax.training.optimizer import Optimizer, update_rows
@@ -83,12 +85,22 @@ def train_step(
     gradients, metrics = total(gradients), total(metrics)
     updates, dense = optimizer.dense.update(gradients, state.opt_state["dense"], trained)
     params, moments = optax.apply_updates(trained, updates), {}
+    bounded = {name: partial(EXPERTS[name].bounded, config) for name in state.params.get("tables", {})}
+    if "tables" in params:
+        params["tables"] = {name: bounded[name](table) for name, table in params["tables"].items()}
     if tables:
         ids, by_row = of_all_devices((ids, by_row))
         params["tables"] = dict(params.get("tables", {}))
         for name, table in tables.items():
             params["tables"][name], moments[name] = update_rows(
-                optimizer, table, state.opt_state["tables"][name], ids, by_row[name], state.step, mean
+                optimizer,
+                table,
+                state.opt_state["tables"][name],
+                ids,
+                by_row[name],
+                state.step,
+                mean,
+                bounded[name],
             )
     return TrainState(params, state.frozen, {"dense": dense, "tables": moments}, state.step + 1), metrics
 

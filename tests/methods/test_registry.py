@@ -19,6 +19,7 @@ def test_the_budget_of_a_phase_is_what_is_written(make_config):
 def test_recommenders_that_start_from_nothing_have_the_rate_of_phase_one(make_config):
     config = make_config("paper")
     assert config.finetune.learning_rate < config.pretrain.learning_rate
-    for name in ("sasrec", "hybrid", "morec", "disco", "ctrl"):
+    from_nothing = ("sasrec", "hybrid", "morec", "disco", "ctrl")
+    for name in (*from_nothing, "llminit", "letitgo", "alphafuse", "whitenrec", "llmemb"):
         phase = METHODS[name](config).phases[-1]
         assert phase.limits(config).learning_rate == config.pretrain.learning_rate, name

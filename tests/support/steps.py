@@ -11,6 +11,7 @@ from pad_jax.batching.batch import make_batch, packer
 from pad_jax.batching.device import device_data
 from pad_jax.methods.base import forward, fused_loss
 from pad_jax.methods.registry import method_of
+from pad_jax.models.experts import EXPERTS
 from pad_jax.training import parameters
 from pad_jax.training.optimizer import adamw
 from pad_jax.training.step import TrainState, train_step
@@ -28,7 +29,9 @@ class Setup:
         width = 16 if config.model.text_tower == "residual" else 12
         table = np.pad(text, ((0, 0), (0, width - 12)))
         self.items = dataset.items
-        self.host = device_data(dataset, config.data, table)
+        arrays = {name: EXPERTS[name].arrays(config, dataset, table) for name in self.method.experts}
+        arrays = {name: own for name, own in arrays.items() if own}
+        self.host = device_data(dataset, config.data, table)._replace(arrays=arrays)
         self.data = jax.tree.map(jnp.asarray, self.host)
 
     def phase(self, name):
@@ -43,7 +46,7 @@ class Setup:
     def fresh(self, phase, seed=0):
         """Parameters as they are drawn, by one program and not by one for every operation."""
         c, width = self.config, self.data.text.shape[1]
-        key = (seed, self.items, width, phase.experts, phase.gate or c.gate.kind, phase.critics)
+        key = (seed, self.items, width, phase.experts, phase.gate or c.gate.kind, phase.critics, *phase.fill)
         key += (c.backbone, c.model, c.sasrec, c.gru4rec, c.caser, c.gate, c.data)
         if key not in _FRESH:
             _FRESH[key] = jax.jit(lambda k: phase.fresh(c, k, self.items, width))(jax.random.key(seed))
