@@ -17,6 +17,7 @@ import pad_jax.models.sasrec
 import pad_jax.models.gru4rec
 import pad_jax.models.caser
 import pad_jax.models.experts
+import pad_jax.models.dual
 import pad_jax.models.gate
 import pad_jax.models.settings
 import pad_jax.methods.sasrec
@@ -31,6 +32,7 @@ import pad_jax.methods.letitgo
 import pad_jax.methods.alphafuse
 import pad_jax.methods.whitenrec
 import pad_jax.methods.llmemb
+import pad_jax.methods.llmesr
 import pad_jax.methods.pad
 import pad_jax.recommend
 import pad_jax.studies.study

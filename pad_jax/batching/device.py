@@ -29,6 +29,22 @@ def gaps_of(met: ItemLists) -> Int32[np.ndarray, " G"]:
     return (met.values - 1 - place).astype(np.int32)
 
 
+def training_rows(
+    dataset: Dataset, config: DataSettings, negatives: bool = True, met: ItemLists | None = None
+) -> tuple[Int32[np.ndarray, "rows W"], Int[np.ndarray, " rows"]]:
+    """`DeviceData.windows`, and whose they are, as places among `training_users`; a user's latest window comes first.
+
+    With `negatives`, who has met all items is left out. `met` is `met_in_training`, where that is known.
+    """
+    windows, owner = dataset.train_windows(config.length, config.windows == "all")
+    if not negatives:
+        return windows, owner
+    met_all = np.diff((dataset.met_in_training() if met is None else met).starts) == dataset.items
+    if not met_all.any():
+        return windows, owner
+    return windows[~met_all[owner]], owner[~met_all[owner]]
+
+
 def device_data(
     dataset: Dataset, config: DataSettings, text: Float[np.ndarray, "I E"] | None, negatives: bool = True
 ) -> DeviceData:
@@ -49,12 +65,11 @@ def device_data(
     if text is None:
         text = np.zeros((dataset.items + 1, 0), np.float32)
     bucket, _ = frequency_buckets(dataset.counts, config.buckets)
-    windows, owner = dataset.train_windows(config.length, config.windows == "all")
+    windows, owner = training_rows(dataset, config, negatives, met)
     ends = np.stack([met.starts[owner], met.starts[owner + 1]], axis=1).astype(np.int32)
     ends[met_all[owner], 1] = ends[met_all[owner], 0]  # nothing is outside; what is drawn is used by no loss
     if negatives and met_all.any():
         say(f"{dataset.name}: {met_all.sum():,} users have met all items and do not train: the loss draws other ones")
-        windows, ends = windows[~met_all[owner]], ends[~met_all[owner]]
         if not len(windows):
             raise UserError(f"{dataset.name}: every user has met all {dataset.items} items; use config.loss=ce")
     return DeviceData(windows, gaps_of(met), ends, bucket, dataset.counts.astype(np.int32), text)

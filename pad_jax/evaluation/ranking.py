@@ -13,7 +13,7 @@ from pad_jax import parallel
 from pad_jax.batching.device import DeviceData
 from pad_jax.batching.layout import lay_out, pack
 from pad_jax.blocks import map_blocks, rows_that_fit
-from pad_jax.data.dataset import Split
+from pad_jax.data.dataset import ItemLists, Split
 from pad_jax.evaluation.metrics import MOST_K
 from pad_jax.models.scorer import Params, Scorer
 
@@ -141,6 +141,22 @@ def lister(
         return ranks_of(users, items, target, history, rows, score), top_of(users, items, history, rows, score, k)
 
     return _for_users(scorer, batch, both)
+
+
+def states(scorer: Scorer, batch: int) -> Callable[[Params, DeviceData, Int[np.ndarray, "U L"]], dict[str, np.ndarray]]:
+    """A function from (params, data, histories) to the user side of the score after each one's newest event, by expert.
+
+    Histories are left-padded rows of item numbers. See `ranker`.
+    """
+    found = _for_users(scorer, batch, lambda users, *_: users)
+
+    def of(params: Params, data: DeviceData, inputs: Int[np.ndarray, "U L"]) -> dict[str, np.ndarray]:
+        users = np.arange(len(inputs), dtype=np.int32)
+        nothing = ItemLists(np.zeros(0, np.int32), np.zeros(len(inputs) + 1, np.int64))
+        split = Split(users, inputs, np.zeros_like(users), nothing, nothing)
+        return found(params, data, split, [split])
+
+    return of
 
 
 def _for_users(scorer: Scorer, batch: int, function: Callable[..., Any]) -> Callable[..., Any]:

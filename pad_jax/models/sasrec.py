@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from pad_jax.batching.layout import Layout
 from pad_jax.errors import UserError
@@ -79,7 +79,9 @@ class SASRec(nn.Module):
             name = f"block_{block}"
             y = normed(x, f"{name}_norm_attention") if pre else x
             query, key, value = (linear(width, f"{name}_{part}", use_bias=False)(y) for part in ("q", "k", "v"))
-            y = drop(linear(width, f"{name}_o", use_bias=False)(self.attend(query, key, value, layout, train)))
+            rng = self.make_rng("dropout") if train else None
+            y = attend(query, key, value, layout, self.heads, self.dropout, rng)
+            y = drop(linear(width, f"{name}_o", use_bias=False)(y))
             x = x + y if pre else normed(x + y, f"{name}_norm_attention")
             y = normed(x, f"{name}_norm_ffn") if pre else x
             y = nn.relu(linear(self.ffn * width, f"{name}_ffn_in")(y))
@@ -87,21 +89,29 @@ class SASRec(nn.Module):
             x = x + y if pre else normed(x + y, f"{name}_norm_ffn")
         return normed(x, "norm_output") if pre else x
 
-    def attend(self, query, key, value, layout: Layout, train: bool) -> Float[Array, "T D"]:
-        """Softmax attention of every event over the events up to itself, in `heads` heads."""
-        width = query.shape[-1]
-        head = width // self.heads
 
-        query, key, value = (layout.bins(y.reshape(-1, self.heads, head)) for y in (query, key, value))
-        exact = jnp.promote_types(query.dtype, jnp.float32)
-        scores = jnp.einsum("zqhd,zkhd->zhqk", query, key, preferred_element_type=exact) / jnp.sqrt(head)
-        weights = jax.nn.softmax(jnp.where(layout.seen[:, None], scores, -1e9), axis=-1)
-        if train:
-            row = layout.bins(layout.uid)[:, None, :, None]
-            column = self.heads * layout.distance[None] + jnp.arange(self.heads)[:, None, None]
-            kept = keep(self.dropout, self.make_rng("dropout"), row, column[None])
-            weights = jnp.where(kept, weights / (1 - self.dropout), 0)
-        return jnp.einsum("zhqk,zkhd->zqhd", weights.astype(value.dtype), value).reshape(-1, width)
+def attend(
+    query: Float[Array, "T D"],
+    key: Float[Array, "T D"],
+    value: Float[Array, "T D"],
+    layout: Layout,
+    heads: int,
+    rate: float = 0.0,
+    rng: PRNGKeyArray | None = None,
+) -> Float[Array, "T D"]:
+    """Softmax attention of every event over the events of its user up to itself; `rng` draws dropout of the weights."""
+    width = query.shape[-1]
+    head = width // heads
+
+    query, key, value = (layout.bins(y.reshape(-1, heads, head)) for y in (query, key, value))
+    exact = jnp.promote_types(query.dtype, jnp.float32)
+    scores = jnp.einsum("zqhd,zkhd->zhqk", query, key, preferred_element_type=exact) / jnp.sqrt(head)
+    weights = jax.nn.softmax(jnp.where(layout.seen[:, None], scores, -1e9), axis=-1)
+    if rng is not None:
+        row = layout.bins(layout.uid)[:, None, :, None]
+        column = heads * layout.distance[None] + jnp.arange(heads)[:, None, None]
+        weights = jnp.where(keep(rate, rng, row, column[None]), weights / (1 - rate), 0)
+    return jnp.einsum("zhqk,zkhd->zqhd", weights.astype(value.dtype), value).reshape(-1, width)
 
 
 def sasrec(config: Config) -> SASRec:

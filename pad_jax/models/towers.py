@@ -110,7 +110,7 @@ class Linear2(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "R E"]) -> Float[Array, "R D"]:
-        half = nn.Dense(x.shape[-1] // 2, dtype=self.dtype, kernel_init=xavier_normal)(x)
+        half = nn.Dense(max(x.shape[-1] // 2, 1), dtype=self.dtype, kernel_init=xavier_normal)(x)
         return nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier_normal)(half)
 
 

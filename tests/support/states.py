@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tests.support.data import laid_out
 
@@ -32,3 +33,9 @@ def _start(backbone, layout, noise):
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     return tree.unflatten([x + noise * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
+
+
+def drawn(shapes, deviation=0.3):
+    """Parameters of these shapes, of which none is zero, without the program that would draw them."""
+    random = np.random.default_rng(0)
+    return jax.tree.map(lambda x: jnp.asarray(deviation * random.normal(size=x.shape), x.dtype), shapes)

@@ -15,6 +15,7 @@ from pad_jax.models.experts import EXPERTS
 from pad_jax.training import parameters
 from pad_jax.training.optimizer import adamw
 from pad_jax.training.step import TrainState, train_step
+from tests.support import states
 
 ROWS = np.arange(16, dtype=np.int32)
 #: Fresh parameters by what they depend on: many tests start from the same.
@@ -108,6 +109,12 @@ class Setup:
             return fused_loss(scorer, self.config, params, batch, seen).value
 
         return loss
+
+
+def drawn(setup, phase):
+    """Parameters of a phase of which none is zero, without the program that draws `fresh` ones."""
+    width = setup.data.text.shape[1]
+    return states.drawn(jax.eval_shape(lambda k: phase.fresh(setup.config, k, setup.items, width), jax.random.key(0)))
 
 
 def batch_of(data, packed, key, caps):

@@ -29,13 +29,14 @@ CASES = {
     "make-finetune": ("finetune", "best", {"method": "make"}),
     "disco-pretrain": ("pretrain", "paper", {"method": "disco"}),
     "disco-best": ("pretrain", "best", {"method": "disco", "loss": "sampled_softmax"}),
+    "llmesr-pretrain": ("pretrain", "best", {"method": "llmesr"}),
     "smem-finetune": ("finetune", "best", {"method": "smem"}),
     "finetune-lazy": ("finetune", "paper", {"optimizer.tables": "lazy", "loss": "sampled_softmax"}),
 }
 
 QUICK = ["pretrain-paper", "align-best", "finetune-each", "disco-pretrain"]
 ON_DEVICES = ["align-paper", "align-official", "pretrain-sampled", "finetune-best", "finetune-each", "finetune-lazy"]
-ON_DEVICES += ["ctrl-align", "disco-best"]
+ON_DEVICES += ["ctrl-align", "disco-best", "llmesr-pretrain"]
 
 
 @pytest.mark.parametrize(
