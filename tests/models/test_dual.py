@@ -114,8 +114,8 @@ def seen(dataset, text):
 def test_an_item_is_its_row_and_an_affine_map_of_its_text(seen):
     s, _, params, _, _ = seen
     assert params["tables"]["dual"].shape == (31, 8)
-    assert params["towers"]["dual"]["in"]["kernel"].shape == (12, 6)
-    assert params["towers"]["dual"]["out"]["kernel"].shape == (6, 8)
+    assert params["towers"]["dual"]["adapter"]["Dense_0"]["kernel"].shape == (12, 6)
+    assert params["towers"]["dual"]["adapter"]["Dense_1"]["kernel"].shape == (6, 8)
     text = np.random.default_rng(0).normal(size=(2, 12)).astype(np.float32)
     rows = params["tables"]["dual"][1:5]
     probes = jnp.asarray(np.stack([text[0] + text[1], *text, np.zeros(12, np.float32)]))
