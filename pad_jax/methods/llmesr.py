@@ -109,8 +109,9 @@ def refresh(scorer: Scorer, config: Config, params: Params, data: DeviceData) ->
 def llmesr(config: Config) -> Method:
     """One phase: the dual expert, whose ID half starts as the text's principal directions.
 
-    Differs: the released code leaves these at the length that they have, see `text_start`. With `llmesr.profile=mean` similar users are not found by a text about each, as the paper's are, but by
-    the mean of their items' vectors, which needs no encoder.
+    Differs: the released code leaves these at the length that they have, see `text_start`; and with
+    `llmesr.profile=mean` similar users are not found by a text about each, as the paper's are, but by the mean of their
+    items' vectors, which needs no encoder.
     """
     each_epoch = refresh if config.llmesr.weight else None
     return Method(
