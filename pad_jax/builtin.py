@@ -18,6 +18,7 @@ import pad_jax.models.gru4rec
 import pad_jax.models.caser
 import pad_jax.models.experts
 import pad_jax.models.dual
+import pad_jax.models.codes
 import pad_jax.models.gate
 import pad_jax.models.settings
 import pad_jax.methods.sasrec
@@ -33,6 +34,7 @@ import pad_jax.methods.alphafuse
 import pad_jax.methods.whitenrec
 import pad_jax.methods.llmemb
 import pad_jax.methods.llmesr
+import pad_jax.methods.moc
 import pad_jax.methods.pad
 import pad_jax.recommend
 import pad_jax.studies.study

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,14 @@ class Run:
         for name in self.method.experts:
             if EXPERTS[name].reads_text:
                 EXPERTS[name].check_text(config, data.text.shape[1])
-        arrays = {name: EXPERTS[name].arrays(config, self.dataset, text) for name in self.method.experts}
+
+        def made(names: Iterable[str]) -> dict[str, Any]:
+            return {name: EXPERTS[name].arrays(config, self.dataset, text) for name in names}
+
+        learned = [name for name in self.method.experts if EXPERTS[name].kept]
+        arrays = made(name for name in self.method.experts if name not in learned)
+        if learned:
+            arrays |= self.workdir.once("arrays", lambda: made(learned))
         return parallel.replicate(data._replace(arrays={name: own for name, own in arrays.items() if own}))
 
     @cached_property

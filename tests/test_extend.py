@@ -132,7 +132,7 @@ def test_a_dataset(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(("loss", "tables"), [("bce", "dense"), ("bce", "lazy"), ("sampled_softmax", "dense")])
 def test_an_expert_under_every_loss(dataset, text, name, loss, tables):
     """A step of it: the loss is finite, and what the expert learns has moved."""
-    expert, method = {"my_memory": ("memory", "recall"), "my_codes": ("codes", "coded")}[name]
+    expert, method = {"my_memory": ("memory", "recall"), "my_codes": ("shared", "coded")}[name]
     with restored():
         load(name)
         config = small_config("best", method=method, loss=loss, optimizer__tables=tables)
@@ -144,7 +144,7 @@ def test_an_expert_under_every_loss(dataset, text, name, loss, tables):
         after, metrics = setup.step(phase, optimizer, state, batch)
         assert np.isfinite(metrics["loss"])
         before, now = state.params, after.params
-        for key in ("encoders", "memory", "scale") if expert == "memory" else ("tables", "codes"):
+        for key in ("encoders", "memory", "scale") if expert == "memory" else ("tables", "shared"):
             before, now = before[key], now[key]
         assert (np.asarray(before) != np.asarray(now)).any()
 
@@ -210,10 +210,10 @@ def test_two_experts_with_one_key_are_refused():
     with restored():
         load("my_codes")
 
-        class Other(type(EXPERTS["codes"])):
+        class Other(type(EXPERTS["shared"])):
             pass
 
-        with pytest.raises(UserError, match="has the key 101 of codes; give it another number"):
+        with pytest.raises(UserError, match="has the key 101 of shared; give it another number"):
             EXPERTS.register("other", Other())
 
 
@@ -221,8 +221,8 @@ def test_two_experts_with_one_key_are_refused():
 def test_what_a_model_needs_and_nobody_registered_is_named(example, tmp_path):
     workdir = example("my_codes", "pretrain")
     with restored():
-        del EXPERTS._entries["codes"]
-        with pytest.raises(UserError, match=r"needs the expert 'codes'.*docs/examples/my_codes\.py"):
+        del EXPERTS._entries["shared"]
+        with pytest.raises(UserError, match=r"needs the expert 'shared'.*docs/examples/my_codes\.py"):
             pad_jax.load(workdir)
 
 
@@ -237,10 +237,10 @@ def test_codes_are_learned_by_all_that_share_them(dataset, text):
         load("my_codes")
         config = small_config("best", method="coded", loss="bce", optimizer__tables="lazy")
         padded = np.pad(text, ((0, 0), (0, 4)))
-        codes = EXPERTS["codes"].arrays(config, dataset, padded)
+        codes = EXPERTS["shared"].arrays(config, dataset, padded)
         data = device_data(dataset, DataSettings(length=8), padded)._replace(arrays={"codes": codes})
         table = jax.random.normal(jax.random.key(0), (129, 16))
-        rows = EXPERTS["codes"].look_up(table, jnp.arange(31), codes)
+        rows = EXPERTS["shared"].look_up(table, jnp.arange(31), codes)
         by_hand = np.stack([np.asarray(table)[c].mean(axis=0) for c in codes["codes"]])
         np.testing.assert_allclose(rows, by_hand, atol=1e-6)
         assert data.arrays["codes"]["codes"].shape == (31, 4)

@@ -1,7 +1,7 @@
 """Experts: kinds of item vectors, each with a user encoder and a place in the gate.
 
 An expert is a class with what it does differently from `Expert`, registered as an instance:
-`EXPERTS.register("codes", Codes())`.
+`EXPERTS.register("shared", Shared())`.
 """
 
 from collections.abc import Mapping
@@ -61,7 +61,9 @@ class Expert:
     columns         width of a row of its table in units of D; 0: it has no table
     by_item         row i of its table is item i and no other; False: rows are shared, see `look_up`
     reads_text      it needs a text table
-    knows_new       it scores items that training never met: its ID row of them is zeros
+    knows_new       it scores items that training never met, see `new_rows`
+    kept            names of its arrays that `new_rows` needs. Where there are some, all its arrays are made once for a
+                    run and are the run's own from then on, for they are learned and not only computed
     start, slope    logits of its gate at bucket 0 (padding), and how much they rise to the coldest bucket
     own_score       its score is `score` and not the inner product of user and item vector
     """
@@ -71,6 +73,7 @@ class Expert:
     by_item: bool = True
     reads_text: bool = False
     knows_new: bool = False
+    kept: tuple[str, ...] = ()
     start: float = 0.0
     slope: float = -1.0
     own_score: bool = False
@@ -87,8 +90,12 @@ class Expert:
         """Rows of its table after a step of the optimizer, brought back to where they may be."""
         return rows
 
-    def arrays(self, config: Config, dataset: Dataset, text: Float[np.ndarray, "I E"] | None) -> dict[str, np.ndarray]:
-        """What it needs on the device beside its parameters, by name; the same on every device."""
+    def row(self, config: Config) -> tuple[int, ...]:
+        """Shape of what `look_up` gives of one item, where it has a table and a tower."""
+        return (round(self.columns * config.model.width),)
+
+    def arrays(self, config: Config, dataset: Dataset, text: Float[np.ndarray, "I E"] | None) -> dict[str, Any]:
+        """What it needs on the device beside its parameters: by name, arrays or dictionaries of them."""
         return {}
 
     def check_text(self, config: Config, width: int) -> None:
@@ -102,6 +109,19 @@ class Expert:
     def look_up(self, table: Float[Array, "J X"] | None, ids: Int[Array, " R"], arrays: Params) -> Any:
         """What it has of items `ids` before its tower: an array [R, ..] or a dictionary of them; None for nothing."""
         return None if table is None else table[ids]
+
+    def new_rows(
+        self, config: Config, table: Float[Array | np.ndarray, "J X"] | None, arrays: Params, text: Float[Array, "R E"]
+    ) -> Any:
+        """`look_up` of items that training never met, with `knows_new`: zeros, None without a table.
+
+        Args:
+            config: the run's.
+            table: as it was trained; None where it has none.
+            arrays: those that are `kept`.
+            text: the items' text rows, as training would read them.
+        """
+        return jnp.zeros((len(text), *self.row(config))) if self.columns else None
 
     def tower(self, config: Config) -> nn.Module | None:
         """From text and what was looked up to item vectors, see `towers.Tower`; None: the latter is the vector."""
@@ -121,12 +141,11 @@ class Expert:
         """Fresh parameters: `tables`, `towers` and `encoders`, those that it has."""
         table_key, tower_key, encoder_key = jax.random.split(key, 3)
         params: dict[str, Any] = {}
-        columns = round(self.columns * config.model.width)
-        if columns:
+        if self.columns:
             params["tables"] = self.table(config, table_key, items)
         tower, ids = self.tower(config), jnp.arange(1)
         if tower is not None:
-            rows = jnp.zeros((1, columns)) if columns else None
+            rows = jnp.zeros((1, *self.row(config))) if self.columns else None
             params["towers"] = tower.init(tower_key, jnp.zeros((1, text_width)), rows, ids, False)["params"]
         length = config.data.length
         layout = lay_out(jnp.ones((1, length), bool), jnp.zeros(1, jnp.int32), length)

@@ -20,6 +20,9 @@ LABELS = {
     "markov_text": "markov + text cosine",
 }
 
+#: Methods that are shown under another name than the one they are chosen by.
+METHOD_LABELS = {"moc": "codes (after Mixture-of-Codes)"}
+
 
 def number(value: float) -> str:
     """With two decimals; `-` for none."""
@@ -32,7 +35,8 @@ def rows(results: Mapping[str, Any], split: str) -> list[tuple[str, Mapping[str,
     table = []
     for name, phase in reversed(results["phases"].items()):
         last = name == list(results["phases"])[-1]
-        label = f"{method} ({name})" if last else f"{method}, phase {name}"
+        title = METHOD_LABELS.get(method, method)
+        label = f"{title} ({name})" if last else f"{title}, phase {name}"
         if name == "pretrain" and method in ("sasrec", "smem", "pad"):
             label = f"{backbone}, IDs only" + ("" if method == "sasrec" else f" ({method}'s phase 1)")
         table.append((label, phase[split]))

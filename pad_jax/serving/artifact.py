@@ -60,6 +60,7 @@ class Artifact:
     text: Text
     counts: Int[np.ndarray, " I"] | None = None  # training events of each item; None: not known of earlier versions
     tables: Mapping[str, Any] = field(default_factory=dict)  # of IDs, by expert: later training can start from them
+    arrays: Mapping[str, Any] = field(default_factory=dict)  # by expert, those of `Expert.kept`
     verified: bool = True  # False: an earlier version wrote it, without a checksum
     run: str = ""  # that made it, see `Workdir`; of earlier versions it is not known
 
@@ -86,14 +87,16 @@ class Artifact:
         vectors, gates = jax.tree.map(np.asarray, jax.jit(scorer.catalogue)(params, data))
         kept = _used(params, scorer.experts)
         tables = jax.tree.map(np.asarray, params.get("tables", {}))
-        return cls(scorer, kept, item_ids, titles, vectors, gates, text, np.asarray(data.counts), tables)
+        arrays = {e: {name: data.arrays[e][name] for name in EXPERTS[e].kept} for e in scorer.experts}
+        arrays = jax.tree.map(np.asarray, arrays)
+        return cls(scorer, kept, item_ids, titles, vectors, gates, text, np.asarray(data.counts), tables, arrays)
 
     def save(self, folder: Path, identity: Any) -> None:
         """Writes what `load` reads; `identity` is what `identity_of` finds. One process of several writes."""
         if not parallel.is_main():
             return
         transform = self.text.transform
-        parts_of = {"params": self.params, "vectors": self.vectors, "tables": self.tables}
+        parts_of = {"params": self.params, "vectors": self.vectors, "tables": self.tables, "arrays": self.arrays}
         tensors = flatten_dict(parts_of, sep="/") | {"gates": self.gates}
         tensors |= {f"transform/{name}": x for name, x in transform.arrays.items()}
         if self.counts is not None:
@@ -162,6 +165,7 @@ class Artifact:
                 Text(width, about["manifest"], Transform(about["transform"], arrays)),
                 tensors.get("counts"),
                 tree.get("tables", {}),
+                tree.get("arrays", {}),
                 "format" in about,
                 str(about.get("identity", {}).get("of", "")),
             )
@@ -183,6 +187,12 @@ class Artifact:
         if expected != found:
             raise ValueError("its parameters are not those of its settings")
         own = {name: EXPERTS[name] for name in experts}
+        for name, expert in own.items():
+            if expert.kept:
+                inputs = self.scorer.config, self.tables[name], self.arrays[name]
+                new = jax.eval_shape(lambda text, e=expert, i=inputs: e.new_rows(*i, text), np.zeros((1, width), "f4"))
+                if (new.shape, new.dtype) != ((1, *expert.row(self.scorer.config)), jnp.float32):
+                    raise ValueError("what it has for new items is not that of its settings")
         vectors = {name: (rows, e.width(self.scorer.config)) for name, e in own.items() if not e.own_score}
         arrays: list[tuple[Any, tuple[int, ...], str]] = []
         arrays += [(self.vectors[name], shape, "f") for name, shape in vectors.items()]

@@ -144,9 +144,10 @@ class Recommender:
         """The same with items more that training never saw; `vectors` are their titles' as the text encoder gives them.
 
         An expert that cannot know them, as that of IDs, has nothing to say: its gate is 0 and the others are scaled to
-        sum to one. The aligned expert has an ID row of zeros, and the gate is that of the coldest bucket. In a history,
-        a new item has a vector of zeros for an expert that does not know it. Raises UserError for an id that is there
-        already, for vectors of another shape or with NaN, and for a model that knows no text.
+        sum to one. The aligned expert has an ID row of zeros, that of codes the codes of the title, and the gate is
+        that of the coldest bucket. In a history, a new item has a vector of zeros for an expert that does not know it.
+        Raises UserError for an id that is there already, for vectors of another shape or with NaN, and for a model that
+        knows no text.
         """
         artifact, item_ids = self.artifact, [str(item) for item in item_ids]
         if not self.knows_new_items:
@@ -182,9 +183,9 @@ class Recommender:
         scorer = artifact.scorer
         config = scorer.config
         knowing = [expert for expert in scorer.experts if EXPERTS[expert].knows_new]
-        columns = {e: round(EXPERTS[e].columns * config.model.width) for e in knowing}
-        rows = {e: jnp.zeros((count, c)) if c else None for e, c in columns.items()}
         rows32 = jnp.asarray(text).astype(jnp.float32)
+        known = {e: (artifact.tables.get(e), artifact.arrays.get(e, {})) for e in knowing}
+        rows = {e: EXPERTS[e].new_rows(config, *known[e], rows32) for e in knowing}
         items = scorer.vectors_from(artifact.params, rows, rows32, jnp.arange(count))
         vectors = jax.tree.map(np.asarray, vectors_of(items))
         for expert in scorer.experts:

@@ -12,7 +12,7 @@ from pad_jax.evaluation.significance import paired_t_test
 from pad_jax.methods import METHODS
 from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page
-from pad_jax.report.table import GROUPS, LABELS, number
+from pad_jax.report.table import GROUPS, LABELS, METHOD_LABELS, number
 from pad_jax.settings import Config
 from pad_jax.studies.claims import UNTESTED, Claim, above, claims_table, judged
 from pad_jax.studies.study import Row, Study, chance, equal_budget, gain
@@ -73,7 +73,7 @@ def report(study: Study) -> Page:
             more = f"{number(gain(float(ndcg[name].mean()), float(ndcg['sasrec'].mean())))} %"
         if best and name != best:
             p = chance(paired_t_test(ndcg[name], ndcg[best]))
-        title = f"**{name}**" if name == "pad" else name
+        title = f"**{name}**" if name == "pad" else METHOD_LABELS.get(name, name)
         cells = [group.cell("all", "HR@10"), group.cell("all", "nDCG@10"), more, p]
         cells += [group.cell(g, "nDCG@10") for g in GROUPS[1:]]
         table.append([title, *cells, f"{group.parameters:,}", f"{group.seconds_per_epoch:.0f}"])

@@ -5,13 +5,14 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import filelock
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pad_jax import parallel, sealed
 from pad_jax.console import say
@@ -270,6 +271,22 @@ class Workdir:
         if parallel.is_main():
             for path in (self.path / "config.json", self.path / phase / "config.json"):
                 sealed.write_json(path, self.identity | {"of": self.of, "format": FORMAT})
+
+    def once(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A tree of arrays that the first process makes before training begins, and that is the run's own then.
+
+        Raises DamagedError where a run that has begun lacks it: made again on another machine it could be another one.
+        """
+        path, cure = self.path / f"{name}.safetensors", "put it back, or use a new --workdir"
+        if self._new and parallel.is_main():
+            arrays = flatten_dict(make(), sep="/")
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, sealed.tensors(arrays, {"format": FORMAT, "of": self.of}))
+        parallel.wait(name)
+        arrays, about = sealed.read_tensors(path, FORMAT, cure)
+        if about.get("of") != self.of:
+            raise DamagedError(path, "is of another run", cure)
+        return unflatten_dict(arrays, sep="/")
 
     def _known_ranks(self) -> dict[str, np.ndarray]:
         try:
