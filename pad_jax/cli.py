@@ -23,6 +23,7 @@ JOBS = {
     "all": "every phase of the method, evaluation, table; makes what is missing (default)",
     "prepare": "read the dataset and say what is in it",
     "encode": "make the text table of its titles",
+    "tune": "train an adapter of the text encoder on these titles, for `text.adapters`",
     "pretrain, align, finetune": "one phase of the method, from the best checkpoint of the one before",
     "evaluate": "rank again with the best checkpoints",
     "recommend": "top-k lists of all users, or of histories in a file; also with items that training never saw",

@@ -18,6 +18,7 @@ from pad_jax.recommend import recommend
 from pad_jax.sealed import DamagedError
 from pad_jax.settings import Config, check_choice
 from pad_jax.studies import STUDIES
+from pad_jax.tune import tune
 from pad_jax.workdir.identity import home, locked, run_of, settings_of
 from pad_jax.workdir.results import read_results
 
@@ -66,8 +67,11 @@ def run(
     if config.job == "encode":
         job.text.encode(again=True)
         return {}
+    if config.job == "tune":
+        tune(job)
+        return {}
     phases = [phase.name for phase in job.method.phases]
-    check_choice("job", config.job, ["prepare", "encode", *phases, "all", "evaluate", "recommend", *STUDIES])
+    check_choice("job", config.job, ["prepare", "encode", "tune", *phases, "all", "evaluate", "recommend", *STUDIES])
     _ = job.workdir  # refused before anything is written
     with locked(job.path):
         job.train([phase for phase in job.method.phases if config.job in ("all", phase.name)])

@@ -112,4 +112,4 @@ def _sequences(random: np.random.Generator, group: np.ndarray) -> list[list[int]
     return sequences
 
 
-READERS.register("demo", Reader(load, timed=False))
+READERS.register("demo", Reader(load, timed=False, defaults={"tune.separator": ", "}))

@@ -109,4 +109,4 @@ def check_frequencies(path: Path, dataset: Dataset) -> None:
 
 #: Items and ends of the buckets (official code).
 KNOWN = 8347, [35, 100, 205, 361, 585, 898, 1357, 2074, 3348]
-READERS.register("pantry", Reader(load, timed=False, known=KNOWN))
+READERS.register("pantry", Reader(load, timed=False, known=KNOWN, defaults={"tune.separator": ", "}))

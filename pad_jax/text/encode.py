@@ -42,7 +42,7 @@ def encode_table(path: Path, dataset: Dataset, config: TextSettings) -> None:
         "batch": config.batch,
         "texts_sha256": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
         "device": encoder.device_name,
-        "files": [_files(source) for source in (_source(config.encoder), *config.adapters)],
+        "files": files_of(config),
     }
     dtype = np.dtype(config.keep_in)
     with contextlib.ExitStack() as stack:
@@ -181,27 +181,33 @@ def vectors(
     """
     import torch
 
-    lengths = np.diff(tokens.starts)
-    order = np.argsort(lengths, kind="stable")
+    order = np.argsort(np.diff(tokens.starts), kind="stable")
     if bar is not None:
         bar.skip(min(first * config.batch, len(order)))
     for begin in range(first * config.batch, len(order), config.batch):
         index = order[begin : begin + config.batch]
-        rows = [tokens.ids[tokens.starts[i] : tokens.starts[i + 1]].tolist() for i in index]
-        batch = encoder.tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(encoder.device)
-        mask = batch["attention_mask"]
         with torch.inference_mode():
-            states = encoder.model(**batch).last_hidden_state.float()
-            if config.pooling == "mean_text":
-                place = mask.cumsum(dim=1) - 1  # of each token within its text
-                span = torch.as_tensor(tokens.spans[index], device=mask.device)
-                mask = mask * (place >= span[:, :1]) * (place < span[:, 1:])
-            pooled = pool(states, mask, "mean" if config.pooling == "mean_text" else config.pooling)
+            pooled = pooled_states(encoder, tokens, index, config)
             if config.normalize:
                 pooled = torch.nn.functional.normalize(pooled, dim=1)
         yield index, pooled.cpu().numpy()
         if bar is not None:
             bar.advance(len(index))
+
+
+def pooled_states(encoder: Encoder, tokens: Tokens, index: Int[np.ndarray, " b"], config: TextSettings):
+    """The pooled states [b, E] of some of the texts, a float32 tensor on the encoder's device, of any length."""
+    import torch
+
+    rows = [tokens.ids[tokens.starts[i] : tokens.starts[i + 1]].tolist() for i in index]
+    batch = encoder.tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(encoder.device)
+    mask = batch["attention_mask"]
+    states = encoder.model(**batch).last_hidden_state.float()
+    if config.pooling == "mean_text":
+        place = mask.cumsum(dim=1) - 1  # of each token within its text
+        span = torch.as_tensor(tokens.spans[index], device=mask.device)
+        mask = mask * (place >= span[:, :1]) * (place < span[:, 1:])
+    return pool(states, mask, "mean" if config.pooling == "mean_text" else config.pooling)
 
 
 def pool(states, mask, kind: str):
@@ -234,10 +240,12 @@ def _distinct(titles: Sequence[str], config: TextSettings) -> tuple[list[str], I
     return [config.prompt + title for title in number], which
 
 
-def _files(source: str) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of the files of a local directory: other weights under the same name are others."""
-    found = sorted(path for path in Path(source).glob("*") if path.is_file())
-    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in found]
+def files_of(config: TextSettings) -> list[list[tuple[str, int, int]]]:
+    """Names, sizes and times of the files of encoder and adapters, where these are local directories: other weights
+    under the same name are others."""
+    folders = [Path(source) for source in (_source(config.encoder), *config.adapters)]
+    found = [sorted(path for path in folder.glob("*") if path.is_file()) for folder in folders]
+    return [[(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files] for files in found]
 
 
 def _merged(model: Any, adapter: str) -> Any:

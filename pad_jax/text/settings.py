@@ -1,9 +1,10 @@
-"""Settings of the text encoder and its table."""
+"""Settings of the text encoder, its table and its tuning."""
 
 from dataclasses import dataclass
 
+from pad_jax.errors import UserError
 from pad_jax.registry import SECTIONS
-from pad_jax.settings import setting
+from pad_jax.settings import Config, setting
 
 
 @dataclass(frozen=True)
@@ -42,3 +43,63 @@ class TextSettings:
 
 
 SECTIONS.register("text", TextSettings)
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """The job `tune`."""
+
+    kind: str = setting(
+        "views",
+        "what is drawn together: two views of a text (SCFT), texts of items that follow each other; or what is told of "
+        "a user's titles: the classes of the items (P2Rec)",
+        "C of LLMEmb",
+        choices=("views", "neighbours", "preference"),
+    )
+    targets: str = setting(
+        "hard",
+        "of views and neighbours: one positive among the batch and vectors of length 1, or LLMEmb's soft targets and "
+        "vectors as they are",
+        "O",
+        choices=("hard", "soft"),
+        official="soft",
+    )
+    temperature: float = setting(
+        0.0, "fixed with hard targets, where training begins with soft ones; 0: 0.1 and 3", "C of LLMEmb", least=0
+    )
+    separator: str = setting("; ", "between the parts of a text, of which a view has some", "O")
+    drop: float = setting(
+        0.4, "share of the parts that a view lacks, one at least, never the first", "C of LLMEmb", least=0, below=1
+    )
+    redraw: bool = setting(True, "new views in each epoch; False: the same ones", "O", official=False)
+    output: str = setting("", "folder of the adapter; empty: runs/<dataset>/adapter-<encoder>-<kind>")
+    rank: int = setting(8, "of the LoRA matrices", "C of LLMEmb", least=1, below=2**16)
+    alpha: float = setting(32.0, "of LoRA: what it adds is multiplied by alpha / rank", "C of LLMEmb", above=0)
+    dropout: float = setting(0.1, "of what the LoRA matrices read", "C of LLMEmb", least=0, below=1)
+    modules: tuple[str, ...] = setting(
+        (), "last names of the linear layers that get one; empty: those of attention and MLP"
+    )
+    learning_rate: float = setting(2e-4, "of Adam at the first step; falls linearly to 0", "C of LLMEmb", above=0)
+    epochs: int = setting(3, "times through the texts, or the users", "O", unit="epochs", least=1, below=10**6)
+    minutes: float = setting(0.0, "no epoch begins after this much time; 0: no limit", unit="minutes", least=0)
+    batch: int = setting(64, "texts, pairs or users a step", "C of LLMEmb", least=2, below=2**20)
+    held_out: float = setting(
+        0.05, "share of texts (users, for preference) that only the second loss is of; 0: none", "O", least=0, below=1
+    )
+    classes: str = setting("", "workdir of a run whose phase `pretrain` has ID vectors, for preference; empty: its own")
+    clusters: int = setting(64, "classes of items, for preference", "O", least=2, below=2**16)
+    history: int = setting(
+        256, "a user's titles, newest first, are cut to these and `text.max_length`", "O", unit="tokens", least=1
+    )
+
+    def check(self, config: Config) -> None:
+        del config
+        if not self.separator:
+            raise UserError("config.tune.separator must not be empty: a text is split at it")
+
+    @property
+    def first_temperature(self) -> float:
+        return self.temperature or {"hard": 0.1, "soft": 3.0}[self.targets]
+
+
+SECTIONS.register("tune", TuneSettings)

@@ -25,7 +25,7 @@ from pad_jax.workdir.results import CURE, read_ranks, read_results, read_summary
 
 #: Fields that say where things are and not what is computed: a workdir may be continued with others.
 PLACES = ("job", "data.path", "text.table", "text.batch", "eval.batch", "eval.serve")
-_OTHER_JOBS = ("recommend.", "study.")
+_OTHER_JOBS = ("recommend.", "study.", "tune.")
 _IN_THE_DATA = "table."  # whatever it changes, the dataset's own identity says
 
 
