@@ -75,9 +75,9 @@ class Run:
 
     @cached_property
     def workdir(self) -> Workdir:
-        table = self.text.table if self.method.reads_text else None
+        text_sha256 = self.text.sha256 if self.method.reads_text else None
         repairs = [phase.name for phase in self.method.phases] if self.config.job == "evaluate" else []
-        return Workdir(self.path, self.config, self.dataset.fingerprint, table and table.sha256, self.rules, repairs)
+        return Workdir(self.path, self.config, self.dataset.fingerprint, text_sha256, self.rules, repairs)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -123,8 +123,8 @@ class Run:
         split, counts = self.splits[name], self.dataset.counts
         lists = None
         if listed is not None:
-            rows = self.text.table.rows if self.text.table else None
-            lists = Lists(listed, counts, split.targets, rows)
+            table = self.text.table
+            lists = Lists(listed, counts, split.targets, None if table is None or table.lexicon else table.rows)
         return summarize(self.config, ranks, split.target, counts, split.history.lengths, lists)
 
     def prepare(self) -> None:
@@ -242,11 +242,7 @@ class Run:
         parallel.wait("model")  # all processes have looked before one writes
         if same:
             return
-        text = Text()
-        if phase.reads_text:
-            table = self.text.table
-            assert table is not None
-            text = Text(table.rows.shape[1], table.manifest, self.text.transform)
+        text = self.text.served() if phase.reads_text else Text()
         names = self.dataset.item_ids, self.dataset.titles
         Artifact.of(phase.scorer(self.config), self.best(phase), self.data, *names, text).save(folder, identity)
 
@@ -301,20 +297,20 @@ class Run:
 
     def baselines(self) -> None:
         """The baselines that hardly learn: once in a workdir, again when there is another text table."""
-        results, text = self.workdir.results, self.text.table
+        results, table, manifest = self.workdir.results, self.text.table, self.text.manifest
         known = results["baselines"]
-        if not parallel.is_main() or (known and results["text_encoder"] == (text and text.manifest)):
+        if not parallel.is_main() or (known and results["text_encoder"] == manifest):
             return
         say("baselines")
         ranks = {f"{name}/target_count": self.dataset.counts[part.target] for name, part in self.splits.items()}
         ranks |= {f"{name}/items_met": part.history.lengths for name, part in self.splits.items()}
         entries: dict[str, Any] = {}
-        for scorer, found in baseline_ranks(self.dataset, self.splits, text and text.rows).items():
+        for scorer, found in baseline_ranks(self.dataset, self.splits, table and table.rows).items():
             made = {name: self.metrics(values, name) for name, values in (found or {}).items()}
             entries[scorer] = made or None
             for name, values in (found or {}).items():
                 ranks[f"{name}/{scorer}"] = values
-        results |= {"baselines": entries, "text_encoder": text and text.manifest}
+        results |= {"baselines": entries, "text_encoder": manifest}
         self.workdir.write(ranks)
 
     def write_table(self) -> None:

@@ -5,8 +5,8 @@ by id; of items that training never saw, those that it can know by text.
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from pad_jax.pipeline import Run
 from pad_jax.registry import SECTIONS
 from pad_jax.serving import Recommender
 from pad_jax.serving.recommender import FALLBACK
-from pad_jax.settings import setting
+from pad_jax.settings import Config, setting
 from pad_jax.text import encode as text_encode
+from pad_jax.text.settings import beside
 from pad_jax.text.source import table_path
-from pad_jax.text.table import check_settings, read_own
+from pad_jax.text.table import SETTINGS, check_settings, read_own
 from pad_jax.workdir.results import read_results
 
 SCHEMA = {
@@ -213,7 +214,7 @@ def known_by_text(model: Recommender, run: Run, path: Path, rows: int, new: pl.D
         rows: the number of its items.
         new: columns `item`, `title`, `text`, and `row` of the catalogue.
     """
-    config, manifest = run.config, model.artifact.text.manifest
+    config, text = run.config, model.artifact.text
     if not model.knows_new_items:
         others = [phase.name for phase in run.method.phases if phase.reads_text]
         hint = f", or `evaluate` the tables of the training with --config.eval.serve={others[-1]}" if others else ""
@@ -222,14 +223,28 @@ def known_by_text(model: Recommender, run: Run, path: Path, rows: int, new: pl.D
             f"score new items; leave {path} out{hint}"
         )
     texts = new["text"].to_list()
+    own = next((table.manifest["encoder"] for table in text.brought if table.manifest.get("own")), None)
     if config.recommend.vectors:
         vectors = read_own(Path(config.recommend.vectors), rows, str(path))[new["row"].to_numpy()]
-    elif manifest.get("own"):
+    elif own:
         raise UserError(
-            f"the model reads own vectors ({manifest['encoder']}), which no encoder makes: bring those of {path} "
+            f"the model reads own vectors ({own}), which no encoder makes: bring those of {path} "
             "with --config.recommend.vectors"
+            + (", those of all its encoders side by side" if len(text.brought) > 1 else "")
         )
     else:
-        check_settings(table_path(config), manifest, config.text)
-        vectors, _ = text_encode.encode(texts, config.text)
-    return model.with_items(new["item"].to_list(), new["title"].to_list(), vectors)
+        configs = (config, *map(as_made, beside(config), (table.manifest for table in text.more)))
+        tables = zip(configs, (text, *text.more), strict=True)
+        brought = [(of, table) for of, table in tables if table.lexicon is None]
+        for of, table in brought:
+            check_settings(table_path(of), table.manifest, of.text)
+        parts = [text_encode.encode(texts, of.text)[0] for of, _ in brought]
+        vectors = np.concatenate(parts, axis=1) if parts else None
+    return model.with_items(new["item"].to_list(), new["title"].to_list(), vectors, texts)
+
+
+def as_made(config: Config, manifest: Mapping[str, Any]) -> Config:
+    """With the encoder that a further table says it was made by, where that is a file."""
+    said = {name: manifest[name] for name in SETTINGS if name in manifest} if config.text.table else {}
+    text = replace(config.text, **said | {"adapters": tuple(said.get("adapters", ()))})
+    return replace(config, **{"text": text})

@@ -65,7 +65,7 @@ def run(
         job.prepare()
         return {}
     if config.job == "encode":
-        job.text.encode(again=True)
+        job.text.encode()
         return {}
     if config.job == "tune":
         tune(job)

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 
 from pad_jax.data.dataset import Dataset, Split
 from pad_jax.evaluation.metrics import MOST_K
-from pad_jax.text.lexical import tfidf, unit_sparse
+from pad_jax.text.lexical import Lexicon, unit_sparse, with_padding
 from pad_jax.text.transform import unit, whiten
 
 #: Weights of the scores. What breaks ties of counts is far below their smallest difference.
@@ -42,11 +42,12 @@ Score = Callable[[Int[np.ndarray, "B L"]], Float[np.ndarray, "B I"]]
 
 
 def baseline_ranks(
-    dataset: Dataset, splits: Mapping[str, Split], text: Float[np.ndarray, "I E"] | None
+    dataset: Dataset, splits: Mapping[str, Split], text: Float[np.ndarray, "I E"] | scipy.sparse.csr_matrix | None
 ) -> dict[str, dict[str, Float[np.ndarray, " U"]] | None]:
     """The rank of every user's target in each split under each of `BASELINES`; None where a text table would be needed.
 
-    The history is masked, ties share the mean rank.
+    Sparse rows of `text`, those of the words, have no `whitened`: that takes every direction of the vectors, and words
+    have as many as there are titles. The history is masked, ties share the mean rank.
     """
     scores = scores_of(dataset, text)
     names = [name for name, weights in BASELINES.items() if set(weights) <= set(scores)]
@@ -64,20 +65,22 @@ def baseline_ranks(
     return found
 
 
-def scores_of(dataset: Dataset, text: Float[np.ndarray, "I E"] | None) -> dict[str, Score]:
+def scores_of(dataset: Dataset, text: Float[np.ndarray, "I E"] | scipy.sparse.csr_matrix | None) -> dict[str, Score]:
     """The scores by name, functions of the latest events of B users (0 is padding); those of vectors need `text`."""
     counts = dataset.counts.astype(np.float32)
     share = counts / max(counts.max(), 1)
     follows = next_counts(dataset)
     follows.data = np.log1p(follows.data)
-    words = _with_padding(tfidf(dataset.texts))
+    words = with_padding(Lexicon.fit(dataset.texts).rows(dataset.texts))
     by_word = words.T.tocsr()
     scores: dict[str, Score] = {
         "popularity": lambda inputs: np.broadcast_to(share, (len(inputs), len(share))),
         "counts": lambda inputs: follows[inputs[:, -1]].toarray(),
         "words": lambda inputs: unit_sparse(_profile(inputs, len(counts)) @ words).dot(by_word).toarray(),
     }
-    if text is not None:
+    if scipy.sparse.issparse(text):  # it is `words`
+        scores["cosine"] = lambda inputs: words[inputs[:, -1]].dot(by_word).toarray()
+    elif text is not None:
         cosine = cosine_of(text)
         white = whiten(text[1:], EXPONENT)(text)
         white[0] = 0
@@ -87,10 +90,6 @@ def scores_of(dataset: Dataset, text: Float[np.ndarray, "I E"] | None) -> dict[s
             "whitened": lambda inputs: (unit(_profile(inputs, len(counts)) @ white) @ rows.T)[:, which.reshape(-1)],
         }
     return scores
-
-
-def _with_padding(rows: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
-    return scipy.sparse.vstack([scipy.sparse.csr_matrix((1, rows.shape[1]), dtype=rows.dtype), rows]).tocsr()
 
 
 def _profile(inputs: Int[np.ndarray, "B L"], items: int) -> scipy.sparse.csr_matrix:

@@ -102,8 +102,12 @@ class Expert:
         """Raises UserError for text, after its transform, of a width that it cannot read; asked if it `reads_text`."""
         if config.model.text_tower == "residual" and width != config.model.width:
             raise UserError(
-                f"config.model.text_tower=residual needs text of width {config.model.width}, not {width}: "
-                "set --config.text.transform=principal"
+                f"config.model.text_tower=residual needs text of width {config.model.width}, not {width}: set "
+                + (
+                    "text.components and those of text.more"
+                    if config.text.more
+                    else "--config.text.transform=principal"
+                )
             )
 
     def look_up(self, table: Float[Array, "J X"] | None, ids: Int[Array, " R"], arrays: Params) -> Any:

@@ -28,19 +28,9 @@ from pad_jax.models.scorer import Params, Scorer
 from pad_jax.registry import REGISTRIES
 from pad_jax.sealed import DamagedError
 from pad_jax.settings import Config, as_dict, restored
-from pad_jax.text.transform import Transform
+from pad_jax.text.served import Text
 
 FORMAT, EARLIER = 2, "pad_jax model 1"
-_WIDEST = 1 << 20  # text that a model may have been trained on
-
-
-@dataclass(frozen=True)
-class Text:
-    """What a model knows of its text table: the width, how it came about, and what training made of its vectors."""
-
-    width: int = 0  # 0: the model reads no text
-    manifest: Mapping[str, Any] = field(default_factory=dict)
-    transform: Transform = field(default_factory=lambda: Transform("none"))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -95,10 +85,10 @@ class Artifact:
         """Writes what `load` reads; `identity` is what `identity_of` finds. One process of several writes."""
         if not parallel.is_main():
             return
-        transform = self.text.transform
+        about_text, of_text = self.text.saved()
         parts_of = {"params": self.params, "vectors": self.vectors, "tables": self.tables, "arrays": self.arrays}
+        parts_of |= of_text
         tensors = flatten_dict(parts_of, sep="/") | {"gates": self.gates}
-        tensors |= {f"transform/{name}": x for name, x in transform.arrays.items()}
         if self.counts is not None:
             tensors["counts"] = self.counts
         scorer = self.scorer
@@ -107,10 +97,8 @@ class Artifact:
             "identity": identity,
             "experts": scorer.experts,
             "gate": scorer.gate,
-            "parts": parts(scorer, transform),
-            "transform": transform.kind,
-            "manifest": dict(self.text.manifest),
-            "text_width": self.text.width,
+            "parts": parts(scorer, self.text),
+            **about_text,
             "config": as_dict(scorer.config),
         }
         arrays = {name: np.asarray(x) for name, x in tensors.items()}
@@ -151,10 +139,8 @@ class Artifact:
             experts = tuple(about["experts"])
             old = "parts" not in about  # written before version 0.2
             scorer = Scorer(_restored(about["config"]), experts, about["gate"]["kind"] if old else about["gate"])
-            width = int(about["config"]["text_width"] if old else about["text_width"])
-            if not 0 <= width <= _WIDEST:
-                raise ValueError(f"its text has the width {width}")
-            arrays = tree.get("transform", {}) if about["transform"] != "none" else {}
+            if old:
+                about["text_width"] = about["config"]["text_width"]
             found = cls(
                 scorer,
                 jax.tree.map(jnp.asarray, tree["params"]),
@@ -162,7 +148,7 @@ class Artifact:
                 items["title" if "title" in items.columns else "text"].to_list(),
                 {expert: tree["vectors"][expert] for expert in experts},
                 tensors["gates"],
-                Text(width, about["manifest"], Transform(about["transform"], arrays)),
+                Text.restored(about, tree),
                 tensors.get("counts"),
                 tree.get("tables", {}),
                 tree.get("arrays", {}),
@@ -179,8 +165,7 @@ class Artifact:
     def _check(self) -> None:
         """Raises ValueError where an array does not have the shape that the scorer works with."""
         rows, experts = len(self.item_ids) + 1, self.scorer.experts
-        text = np.zeros((1, self.text.width), np.float32)
-        width = self.text.transform(text).shape[1] if self.text.width else 0
+        width = self.text.read_width
         fresh = jax.eval_shape(lambda: self.scorer.init(jax.random.key(0), 1, width))
         trees = (_used(params, experts) for params in (fresh, self.params))
         expected, found = (jax.tree.map(lambda x: (x.shape, jnp.dtype(x.dtype)), tree) for tree in trees)
@@ -231,8 +216,9 @@ def identity_of(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def parts(scorer: Scorer, transform: Transform) -> list[tuple[str, str, str]]:
+def parts(scorer: Scorer, text: Text) -> list[tuple[str, str, str]]:
     """(kind, name, file) of every registered part that a model is served with."""
     used = [("expert", expert) for expert in scorer.experts]
-    used += [("backbone", scorer.config.backbone), ("gate", scorer.gate), ("transform", transform.kind)]
+    used += [("backbone", scorer.config.backbone), ("gate", scorer.gate)]
+    used += [("transform", table.transform.kind) for table in (text, *text.more)]
     return [(kind, name, REGISTRIES[kind].entry(name).source) for kind, name in used]

@@ -139,9 +139,16 @@ class Recommender:
         write_atomically(Path(path), save({"items": np.ascontiguousarray(self.item_vectors())}, about))
 
     def with_items(
-        self, item_ids: Sequence[str], titles: Sequence[str], vectors: Float[np.ndarray, "R E"]
+        self,
+        item_ids: Sequence[str],
+        titles: Sequence[str],
+        vectors: Float[np.ndarray, "R E"] | None = None,
+        texts: Sequence[str] | None = None,
     ) -> "Recommender":
-        """The same with items more that training never saw; `vectors` are their titles' as the text encoder gives them.
+        """The same with items more that training never saw.
+
+        `vectors` are their titles' as the text encoder gives them, those of several tables side by side; where all
+        tables are of words, none. `texts` are what such a table reads, where that is not the titles.
 
         An expert that cannot know them, as that of IDs, has nothing to say: its gate is 0 and the others are scaled to
         sum to one. The aligned expert has an ID row of zeros, that of codes the codes of the title, and the gate is
@@ -155,15 +162,10 @@ class Recommender:
         twice = [item for item, count in Counter(item_ids).items() if count > 1 or item in self._number]
         if twice:
             raise UserError(f"item {twice[0]!r} is in the model already, or twice among the new ones")
-        width = artifact.text.width
-        if vectors.shape != (len(item_ids), width) or len(titles) != len(item_ids):
-            raise UserError(
-                f"the vectors of {len(item_ids)} new items must be [{len(item_ids)}, {width}], as those of "
-                f"{artifact.text.manifest.get('encoder', 'the text table')} are, not {list(vectors.shape)}"
-            )
-        if not np.isfinite(vectors).all():
-            raise UserError("the vectors of new items hold NaN or infinity")
-        new, gates = self._new_items(artifact.text.transform(vectors))
+        read = titles if texts is None else texts
+        if not len(titles) == len(read) == len(item_ids):
+            raise UserError(f"each of {len(item_ids)} new items needs a title: there are {len(titles)}")
+        new, gates = self._new_items(artifact.text.rows(read, vectors))
         return Recommender(
             replace(
                 artifact,

@@ -113,7 +113,7 @@ class Study:
         """Runs what is not finished. Several processes may share a study, each with its own seeds."""
         reading = [row for row in self.rows if self.run(row, self.config.study.seeds[0]).method.reads_text]
         if reading:  # made first, so that every run sees it, and so that nothing is trained when it cannot be made
-            _ = self.run(reading[0], self.config.study.seeds[0]).text.table
+            _ = self.run(reading[0], self.config.study.seeds[0]).text.sha256
         for seed in self.config.study.seeds:
             for row in self.rows:
                 say(f"\n{row.name}, seed {seed}: {self.path(row, seed)}")
@@ -140,7 +140,10 @@ class Study:
         c = self.config
         results = [r for row in self.rows for r in self.group(row).results]
         seeds = f"seed{'s' if len(c.study.seeds) > 1 else ''} {', '.join(map(str, c.study.seeds))}"
-        encoders = {r["text_encoder"].get("encoder", "-") for r in results if r["text_encoder"]}
+        tables = [
+            t for r in results if r["text_encoder"] for t in (r["text_encoder"], *r["text_encoder"].get("more", ()))
+        ]
+        encoders = {table.get("encoder", "-") for table in tables}
         page = Page(title)
         page.text(
             f"Dataset {c.dataset}, recipe `{c.recipe}`, loss `{c.loss}`, {seeds}; text encoder "

@@ -1,15 +1,22 @@
 """Settings of the text encoder, its table and its tuning."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pad_jax.errors import UserError
-from pad_jax.registry import SECTIONS
+from pad_jax.registry import REGISTRIES, SECTIONS, one_of
 from pad_jax.settings import Config, setting
+
+LEXICAL = "tfidf"  # the encoder that is none: words and pairs of them
+_FILES = (".safetensors", ".npy")
+_MOST = 2**16  # components
 
 
 @dataclass(frozen=True)
 class TextSettings:
-    encoder: str = setting("all-MiniLM-L6-v2", "name, local directory or hub id of a Hugging Face encoder")
+    encoder: str = setting(
+        "all-MiniLM-L6-v2", "name, local directory or hub id of a Hugging Face encoder; tfidf: words, without torch"
+    )
     revision: str = setting("", "hub revision; empty: the newest")
     table: str = setting("", "text table to read; empty: runs/<dataset>/text-<encoder>-<pooling>.safetensors")
     adapters: tuple[str, ...] = setting(
@@ -31,7 +38,7 @@ class TextSettings:
         "none", "applied to the table before training", choices="transform", paper="standardize", best="principal"
     )
     components: int = setting(
-        0, "directions that principal and whiten keep; 0: `model.width`, and whiten all", "O", least=0, below=2**16
+        0, "directions that principal and whiten keep; 0: `model.width`, and whiten all", "O", least=0, below=_MOST
     )
     exponent: float = setting(
         1.0,
@@ -40,6 +47,44 @@ class TextSettings:
         least=0,
         below=5,
     )
+    more: tuple[str, ...] = setting(
+        (), "tables beside the first, TABLE:TRANSFORM:COMPONENTS each: tfidf, an encoder or a file; the rest as above"
+    )
+
+    def check(self, config: Config) -> None:
+        """Raises UserError for what `more` cannot be."""
+        beside(config)
+
+
+def beside(config: Config) -> list[Config]:
+    """What `config` is with each table of `text.more` as its only one.
+
+    What fits one encoder alone (revision, adapters, bidirectional) is of the first.
+    """
+    found: list[Config] = []
+    seen = {(config.text.table or config.text.encoder, config.text.transform, config.text.components)}
+    transforms = REGISTRIES["transform"]
+    for one in config.text.more:
+        table, transform, components = f"{one}::".split(":")[:3]
+        wrong = f"config.text.more={one!r} must be TABLE:TRANSFORM:COMPONENTS, the last two optional"
+        if not table or one.count(":") > 2:
+            raise UserError(wrong)
+        if transform and transform not in transforms:
+            raise UserError(f"{wrong}: the transform {transform!r} is unknown: {one_of(transform, transforms)}")
+        if components and not (components.isdecimal() and len(components) < 6 and 0 < int(components) < _MOST):
+            raise UserError(f"{wrong}: {components!r} is no number of components, which is from 1 to {_MOST - 1}")
+        own: dict[str, Any] = {"table": table} if table.endswith(_FILES) else {"table": "", "encoder": table}
+        own |= {"transform": transform} if transform else {}
+        own |= {"components": int(components)} if components else {}
+        text = replace(config.text, more=(), revision="", adapters=(), bidirectional=False, **own)
+        which = table, text.transform, text.components
+        if which in seen:
+            raise UserError(
+                f"config.text.more={one!r} is there twice: the first table is config.text.encoder or .table"
+            )
+        seen.add(which)
+        found.append(replace(config, **{"text": text}))
+    return found
 
 
 SECTIONS.register("text", TextSettings)

@@ -1,4 +1,4 @@
-"""Where a run has its text vectors from: a table on disk, which is made when it is missing."""
+"""Where a run has its text vectors from: tables on disk, made when they are missing, and the words of the texts."""
 
 import hashlib
 from functools import cached_property
@@ -7,27 +7,35 @@ from typing import Any, NamedTuple
 
 import filelock
 import numpy as np
+import scipy.sparse
 from jaxtyping import Float
 
-from pad_jax import parallel
+from pad_jax import parallel, sealed
 from pad_jax.console import say
 from pad_jax.data.dataset import Dataset
 from pad_jax.errors import UserError
 from pad_jax.settings import Config
 from pad_jax.text import encode
+from pad_jax.text.lexical import Lexicon, with_padding
+from pad_jax.text.served import Text
+from pad_jax.text.settings import LEXICAL, beside
 from pad_jax.text.table import check_finite, check_replaceable, check_settings, is_of_other_texts, read_table
 from pad_jax.text.transform import Transform, fit
 
 
 class TextTable(NamedTuple):
-    """One vector per item, row 0 zeros, and the manifest that says how they came about."""
+    """One vector per item, row 0 zeros, and the manifest that says how they came about.
 
-    rows: Float[np.ndarray, "I E"]
+    Sparse rows are what `lexicon` makes of the texts, and no file.
+    """
+
+    rows: Float[np.ndarray, "I E"] | scipy.sparse.csr_matrix
     manifest: dict[str, Any]
+    lexicon: Lexicon | None = None
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.rows.tobytes()).hexdigest()
+        return sealed.digest(self.manifest) if self.lexicon else hashlib.sha256(self.rows.tobytes()).hexdigest()
 
 
 def table_path(config: Config) -> Path:
@@ -38,11 +46,42 @@ def table_path(config: Config) -> Path:
     return Path("runs") / config.dataset / f"text-{name}.safetensors"
 
 
+def is_lexical(config: Config) -> bool:
+    """Whether the (first) table of a configuration is made of words, without a file or an encoder."""
+    return config.text.encoder == LEXICAL and not config.text.table
+
+
 class TextSource:
-    """The text vectors of a dataset's items. `needed` names the method that cannot do without, if there is one."""
+    """The text vectors of a dataset's items: a table, and `more` beside it, each a source of its own.
+
+    `needed` names the method that cannot do without, if there is one.
+    """
 
     def __init__(self, config: Config, dataset: Dataset, needed: str = ""):
         self.config, self.dataset, self.needed = config, dataset, needed
+
+    @cached_property
+    def more(self) -> list["TextSource"]:
+        """The further tables, which training alone reads."""
+        configs = beside(self.config) if self.needed else []
+        for path in (config.text.table for config in configs if config.text.table):
+            if not Path(path).exists():
+                raise UserError(f"config.text.more: {path} does not exist; make it with the job `encode`")
+        return [TextSource(config, self.dataset, self.needed) for config in configs]
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """Of all tables; None where there is none."""
+        shas = [source.table.sha256 for source in (self, *self.more) if source.table]
+        return hashlib.sha256("".join(shas).encode()).hexdigest() if self.more else next(iter(shas), None)
+
+    @cached_property
+    def manifest(self) -> dict[str, Any] | None:
+        """How all tables came about; None where there is none."""
+        if self.table is None:
+            return None
+        others = [source.table.manifest for source in self.more if source.table]
+        return self.table.manifest | ({"more": others} if others else {})
 
     @cached_property
     def path(self) -> Path:
@@ -52,7 +91,15 @@ class TextSource:
             return usual
         return usual.with_name(f"{usual.stem}-{self.dataset.texts_sha256[:8]}{usual.suffix}")
 
-    def encode(self, again: bool = False) -> None:
+    def encode(self) -> None:
+        """Makes every table anew that an encoder makes, but no further one that is a file."""
+        for source in (self, *(TextSource(c, self.dataset) for c in beside(self.config) if not c.text.table)):
+            if is_lexical(source.config):
+                say(f"text.encoder={LEXICAL}: rows are made of the words when they are needed, there is no table")
+            else:
+                source.make(again=True)
+
+    def make(self, again: bool = False) -> None:
         """Makes the table, when it is missing or `again`; while another run makes it, this one waits."""
         path = self.path
         check_replaceable(path)
@@ -70,6 +117,15 @@ class TextSource:
     @cached_property
     def table(self) -> TextTable | None:
         """The table; None where no method needs it and there is none."""
+        if is_lexical(self.config):
+            lexicon = Lexicon.fit(self.dataset.texts)
+            if not lexicon.number:
+                raise UserError(
+                    f"{self.dataset.name}: no title has a word, so text.encoder={LEXICAL} makes nothing of them"
+                )
+            manifest = {"encoder": LEXICAL, "rules": 1, "features": len(lexicon.number)}
+            manifest |= {"texts_sha256": self.dataset.texts_sha256}
+            return TextTable(with_padding(lexicon.rows(self.dataset.texts)), manifest, lexicon)
         text, path = self.config.text, self.path
         if not path.exists():
             if text.table:
@@ -81,7 +137,7 @@ class TextSource:
                     f"method {self.needed} reads item texts, but there is no table {path} and no torch to make one: "
                     f"{encode.INSTALL}, or set --config.text.table"
                 )
-            self.encode()
+            self.make()
         rows, manifest = read_table(path, self.dataset)
         if not text.table:
             check_settings(path, manifest, text)
@@ -93,12 +149,24 @@ class TextSource:
 
     @cached_property
     def transform(self) -> Transform:
-        """What text vectors go through before training reads them."""
+        """What vectors of the table go through before training reads them."""
         assert self.table is not None
         return fit(self.table.rows[1:], self.config)
 
     def for_training(self) -> Float[np.ndarray, "I E"]:
-        """The table as training reads it: transformed, row 0 zeros."""
-        assert self.table is not None
-        rows = self.transform(self.table.rows[1:])
-        return np.concatenate([np.zeros((1, rows.shape[1]), rows.dtype), rows]).astype(self.table.rows.dtype)
+        """All tables as training reads them: transformed, side by side, row 0 zeros."""
+        parts = []
+        for source in (self, *self.more):
+            assert source.table is not None
+            dtype = source.config.text.keep_in if source.table.lexicon else source.table.rows.dtype
+            parts.append(source.transform(source.table.rows[1:]).astype(dtype))
+        whole = np.zeros((1 + len(parts[0]), sum(part.shape[1] for part in parts)), np.result_type(*parts))
+        np.concatenate(parts, axis=1, out=whole[1:])
+        return whole
+
+    def served(self) -> Text:
+        """What the trained model knows of the tables."""
+        table = self.table
+        assert table is not None
+        further = tuple(source.served() for source in self.more)
+        return Text(table.rows.shape[1], table.manifest, self.transform, table.lexicon, further)

@@ -24,6 +24,11 @@ from pad_jax.text.settings import TextSettings
 
 FORMAT, EARLIER = "pad_jax text table 2", "pad_jax text table 1"
 _NPY = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+#: Settings that a manifest has of the encoder, and that make other vectors when they are others.
+SETTINGS = (
+    *("encoder", "revision", "adapters", "bidirectional", "precision"),
+    *("pooling", "normalize", "prompt", "max_length"),
+)
 _NAMES = {"float32": "F32", "float16": "F16"}
 _ROWS = 1 << 14  # that are checked at once
 _BLOCK = 1 << 24  # bytes that are read at once
@@ -291,10 +296,7 @@ def _read_npy(path: Path) -> np.ndarray:
 
 def check_settings(path: Path, manifest: Mapping[str, Any], config: TextSettings) -> None:
     """Raises UserError for a table of other settings than `config`, where the manifest says so."""
-    for name in (
-        *("encoder", "revision", "adapters", "bidirectional", "precision"),
-        *("pooling", "normalize", "prompt", "max_length"),
-    ):
+    for name in SETTINGS:
         here = getattr(config, name)
         here = list(here) if isinstance(here, tuple) else here
         there = manifest.get(name, here)

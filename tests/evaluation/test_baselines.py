@@ -15,7 +15,7 @@ from pad_jax.evaluation import baselines
 from pad_jax.evaluation.baselines import BASELINES, baseline_ranks, cosine_of
 from pad_jax.evaluation.metrics import hit_ratio, ndcg
 from pad_jax.text import encode
-from pad_jax.text.lexical import tfidf
+from pad_jax.text.lexical import Lexicon, with_padding
 from pad_jax.text.table import read_table
 from tests.support.data import ROOT
 from tests.support.ranks import brute_force_rank
@@ -70,11 +70,16 @@ def lexicon(titles):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def test_words_are_lower_case_and_pairs_are_neighbours():
-    rows = tfidf(["Green tea, green", "tea green", "", "GREEN"])
-    assert rows.shape == (4, 4)  # green, tea, green tea, tea green
-    np.testing.assert_allclose(rows.multiply(rows).sum(axis=1).A1, [1, 1, 0, 1], rtol=1e-6)
-    assert (rows @ rows.T)[0, 3] > (rows @ rows.T)[1, 3]
+def test_words_as_the_table_have_a_cosine_and_no_whitening(dataset):
+    splits = {"test": dataset.split("test", 8)}
+    rows = with_padding(Lexicon.fit(dataset.titles).rows(dataset.titles))
+    found = baseline_ranks(dataset, splits, rows)
+    assert [name for name, ranks in found.items() if ranks is None] == [
+        n for n, w in BASELINES.items() if "whitened" in w
+    ]
+    np.testing.assert_array_equal(found["words"]["test"], baseline_ranks(dataset, splits, None)["words"]["test"])
+    dense = baseline_ranks(dataset, splits, rows.toarray())["text_cosine"]["test"]
+    np.testing.assert_allclose(found["text_cosine"]["test"], dense, atol=0.5)
 
 
 def test_blocks_change_nothing(dataset, text, monkeypatch):

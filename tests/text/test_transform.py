@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from pad_jax.errors import UserError
+from pad_jax.text import transform
+from pad_jax.text.lexical import Lexicon
 from pad_jax.text.transform import TRANSFORMS, fit, unit, whiten
 from tests.support.data import small_config
 
@@ -56,3 +59,47 @@ def test_rows_of_new_items_go_through_the_same_transform():
     for kind in TRANSFORMS:
         both = fit(rows, config(kind))
         np.testing.assert_array_equal(both(np.concatenate([rows, new]))[40:], both(new))
+
+
+@pytest.fixture
+def words():
+    """Sparse rows of 60 texts, of which some are equal and one is empty."""
+    random = np.random.default_rng(0)
+    texts = [" ".join(f"w{n}" for n in random.zipf(1.4, 4) % 40) for _ in range(50)]
+    texts += [*texts[:9], ""]
+    return Lexicon.fit(texts).rows(texts)
+
+
+@pytest.mark.parametrize("small", [512, 4])
+@pytest.mark.parametrize("kind", ["principal", "whiten"])
+def test_sparse_rows_have_the_directions_of_dense_ones(words, kind, small, monkeypatch):
+    """Exactly centred, by a Gram matrix or by Lanczos; every row by itself; the same bits each time."""
+    monkeypatch.setattr(transform, "_SMALL", small)
+    dense, of = words.toarray(), config(kind, text__components=6)
+    found = fit(words, of)
+    np.testing.assert_allclose(found(words), fit(dense, of)(dense), atol=2e-4)
+    assert found.arrays["matrix"].dtype == np.float32
+    np.testing.assert_allclose(found(words), found(dense), atol=1e-5)
+    np.testing.assert_array_equal(found(words)[40:], found(words[40:]))
+    np.testing.assert_array_equal(found(words), fit(words, of)(words))
+    assert fit(words, config(kind, 6))(words).shape == (60, 6)
+
+
+@pytest.mark.parametrize("small", [512, 1])
+def test_sparse_rows_of_fewer_directions(small, monkeypatch):
+    """Zeros fill up principal ones, and rounding is no direction to whiten."""
+    monkeypatch.setattr(transform, "_SMALL", small)
+    for texts, rank in ((["a", "b", "c", "a"] * 5, 2), (["same"] * 9, 0), (["", "", "a"], 1)):
+        rows = Lexicon.fit(texts).rows(texts)
+        principal = fit(rows, config("principal"))(rows)
+        assert principal.shape == (len(texts), 4)
+        assert (np.abs(principal).max(axis=0) > 0).sum() == rank
+        white = fit(rows, config("whiten"))(rows)
+        assert np.isfinite(white).all()
+        assert white.shape[1] == max(rank, 1)
+
+
+def test_what_needs_rows_whole_refuses_sparse_ones(words):
+    for kind in ("none", "standardize"):
+        with pytest.raises(UserError, match=f"text.transform={kind} cannot .* lexical table: use principal or whiten"):
+            fit(words, config(kind))
