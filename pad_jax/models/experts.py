@@ -220,7 +220,7 @@ def fresh_rows(config: Config, key: PRNGKeyArray, shape: tuple[int, ...]) -> Flo
 
 def _unique_key(name: str, expert: Expert, known: Registry[Expert]) -> None:
     if not isinstance(getattr(expert, "key", None), int):
-        raise UserError(f"the expert {name!r} has no key: give its class a whole number from 5 on")
+        raise UserError(f"the expert {name!r} has no key: give its class a whole number from 100 on")
     taken = {GATE_KEY: "the gate"} | {other.key: title for title, other in known.items() if title != name}
     if expert.key in taken:
         raise UserError(f"the expert {name!r} has the key {expert.key} of {taken[expert.key]}; give it another number")
