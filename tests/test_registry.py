@@ -161,5 +161,5 @@ def test_an_expert_without_a_key_is_refused():
     class Keyless(Expert):
         pass
 
-    with pytest.raises(UserError, match="the expert 'keyless' has no key: give its class a whole number from 5 on"):
+    with pytest.raises(UserError, match="the expert 'keyless' has no key: give its class a whole number from 100 on"):
         EXPERTS.register("keyless", Keyless())
