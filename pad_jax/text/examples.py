@@ -62,7 +62,10 @@ def examples(dataset: Dataset, config: Config, classes: Int[np.ndarray, " I"] | 
             return Part([*both[0], *both[1]], np.stack([chosen, chosen], axis=1))
 
         def draw(random: np.random.Generator) -> Part:
-            return of(random.permutation(inside), random if own.redraw else np.random.default_rng([config.seed, 0, 1]))
+            found = of(inside, random if own.redraw else np.random.default_rng([config.seed, 0, 1]))
+            place = random.permutation(len(inside))
+            both = np.concatenate([place, place + len(inside)])
+            return Part([found.texts[n] for n in both], found.target[place])
 
         about = f"two views of {len(inside):,} texts, {several / len(texts):.1%} of all have two parts or more"
         return Examples(len(inside), draw, of(outside, random), about, np.zeros(0))

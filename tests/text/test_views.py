@@ -94,7 +94,12 @@ def test_equal_texts_are_one_example_and_views_are_drawn_anew(dataset):
     epochs = [found.draw(np.random.default_rng(n)) for n in (0, 0, 1)]
     assert epochs[0].texts == epochs[1].texts
     assert epochs[0].texts != epochs[2].texts
-    once = examples(data, replace(config, tune=replace(config.tune, redraw=False, drop=0.0)))
+    once = examples(data, replace(config, tune=replace(config.tune, redraw=False)))
+    for which, same in ((found, False), (once, True)):
+        parts = [which.draw(np.random.default_rng(n)) for n in (0, 1)]
+        drawn = [sorted(zip(part.target[:, 0], part.texts[:8], part.texts[8:], strict=True)) for part in parts]
+        assert (drawn[0] == drawn[1]) == same
+        assert parts[0].target.tolist() != parts[1].target.tolist()  # in another order
     assert len(once.held_out.texts) == 2 * len(once.held_out.target) == 4
 
 
