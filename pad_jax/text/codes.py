@@ -10,7 +10,6 @@ codes.kind  moc      after Mixture-of-Codes (Zhang et al. 2024, arXiv 2410.09560
             random   a book is k-means on its own random projection
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -199,7 +198,10 @@ def _moc(x: Float[np.ndarray, "N E"], settings: CodesSettings, random: np.random
 
     def loss(trained, x):
         z = see(trained, x)
-        decode = functools.partial(decoder.apply, {"params": trained["decoder"]})
+
+        def decode(y: jax.Array) -> Any:
+            return decoder.apply({"params": trained["decoder"]}, y)
+
         parts, codes = losses(decode, x, z, trained["books"])
         return sum(parts.values()), (z, codes)
 

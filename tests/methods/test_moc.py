@@ -42,7 +42,7 @@ def test_an_item_is_its_codes_and_only_they_are_trained(setup, dataset):
     batch, _ = s.batch()
     after, _ = s.step(phase, optimizer, state, batch)
     table = np.asarray(after.params["tables"]["codes"])
-    items = s.scorer(phase).item_vectors(after.params, jnp.arange(31), s.data)["codes"].vector
+    items = jax.jit(s.scorer(phase).item_vectors)(after.params, jnp.arange(31), s.data)["codes"].vector
     np.testing.assert_array_equal(items[3], items[7])
     assert not np.asarray(items[0]).any()
     tower = jax.tree.map(np.asarray, after.params["towers"]["codes"])

@@ -124,7 +124,7 @@ def test_books_that_start_alike_stay_alike():
 
 def test_kmeans_is_lloyds():
     z = np.random.default_rng(4).normal(size=(40, 1, 2)).astype(np.float32)
-    book = z[:5, 0]
+    book = z[:5, 0].copy()
     book[4] = 100  # nearest to nothing
     expected = book.copy()
     for _ in range(20):
