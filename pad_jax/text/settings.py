@@ -22,7 +22,9 @@ class TextSettings:
     adapters: tuple[str, ...] = setting(
         (), "LoRA adapters (directories or hub ids), merged into the encoder in this order"
     )
-    bidirectional: bool = setting(False, "every token sees all others, as LLM2Vec does with Llama, Mistral or Qwen")
+    bidirectional: bool = setting(
+        False, "every token sees all others, as LLM2Vec does with Llama, Mistral, Qwen or Gemma 3"
+    )
     precision: str = setting("float32", "of the encoder", choices=("float32", "bfloat16"))
     pooling: str = setting(
         "mean",

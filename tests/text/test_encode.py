@@ -12,7 +12,7 @@ import pytest
 
 from pad_jax.errors import UserError
 from pad_jax.text import encode as encoding
-from pad_jax.text.encode import encode, encode_table, pool
+from pad_jax.text.encode import encode, encode_table, load_encoder, pool, tokenize
 from pad_jax.text.settings import TextSettings
 from pad_jax.text.table import TableWriter, read_table
 from tests.support.data import ROOT
@@ -66,6 +66,14 @@ def test_pooling_knows_left_padding():
     assert pool(states, mask, "mean").tolist() == [[4.5, 5.5, 6.5]]
     assert pool(states, mask, "cls").tolist() == [[3, 4, 5]]
     assert pool(states, mask, "last").tolist() == [[6, 7, 8]]
+
+
+def test_titles_are_cut_to_what_the_tokenizer_allows(encoder):
+    """MPNet has two more positions than it can use."""
+    loaded = load_encoder(TextSettings(encoder=encoder))
+    loaded.tokenizer.model_max_length = 4
+    tokens = tokenize(loaded, ["green tea dog food tea", "tea"], TextSettings(encoder=encoder))
+    assert np.diff(tokens.starts).tolist() == [4, 3]
 
 
 def test_unknown_encoder_is_one_line(tmp_path):

@@ -1,4 +1,4 @@
-"""Causal language models as text encoders, the way LLM2Vec uses them; tiny random Llama, Mistral and Qwen."""
+"""Causal language models as text encoders, the way LLM2Vec uses them; tiny random Llama, Mistral, Qwen and Gemma 3."""
 
 from dataclasses import replace
 
@@ -13,6 +13,8 @@ torch = pytest.importorskip("torch", reason="encoding needs torch")
 transformers = pytest.importorskip("transformers")
 TITLES = ["green tea", "roasted coffee beans with a long title", "dog", "tea green"]
 KINDS = ("llama", "mistral", "qwen")
+#: One layer attends within a window, the other to all.
+GEMMA = {"head_dim": 8, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -33,6 +35,7 @@ def language_model(request, tmp_path_factory):
         "llama": (transformers.LlamaConfig, transformers.LlamaModel),
         "mistral": (transformers.MistralConfig, transformers.MistralModel),
         "qwen": (transformers.Qwen2Config, transformers.Qwen2Model),
+        "gemma": (transformers.Gemma3TextConfig, transformers.Gemma3TextModel),
     }
     config_class, model_class = classes[request.param]
     torch.manual_seed(0)
@@ -44,6 +47,7 @@ def language_model(request, tmp_path_factory):
         num_attention_heads=2,
         num_key_value_heads=2,
         pad_token_id=None,
+        **GEMMA if request.param == "gemma" else {},
     )
     model_class(config).save_pretrained(folder)
     return str(folder)
@@ -76,6 +80,7 @@ def states(encoder, ids):
         return encoder.model(input_ids=torch.tensor([ids])).last_hidden_state[0].numpy()
 
 
+@pytest.mark.parametrize("language_model", [*KINDS, "gemma"], indirect=True)
 def test_token_0_sees_the_last_token(language_model):
     for bidirectional in (True, False):
         encoder = load_encoder(settings(language_model, bidirectional=bidirectional))
@@ -95,7 +100,41 @@ def test_a_model_that_stays_causal_is_refused(language_model, monkeypatch):
         load_encoder(settings(language_model))
 
 
-@pytest.mark.parametrize("language_model", ["llama", "mistral"], indirect=True)  # words are no tokens of Qwen's
+@pytest.mark.parametrize("language_model", ["gemma"], indirect=True)
+@pytest.mark.parametrize("mask", ["create_causal_mask", "create_sliding_window_causal_mask"])
+def test_a_single_layer_that_stays_causal_is_refused(language_model, monkeypatch, mask):
+    from transformers.models.gemma3 import modeling_gemma3
+
+    make = getattr(modeling_gemma3, mask)
+    load_encoder(settings(language_model))
+
+    def causal(config, **options):
+        config.is_causal = True
+        try:
+            return make(config=config, **options, allow_is_causal_skip=False)
+        finally:
+            config.is_causal = False
+
+    monkeypatch.setattr(modeling_gemma3, mask, causal)
+    with pytest.raises(UserError, match="stays causal with transformers"):
+        load_encoder(settings(language_model))
+
+
+@pytest.mark.parametrize("language_model", ["gemma"], indirect=True)
+def test_a_window_is_to_both_sides(language_model):
+    """In the first layer a token sees those at most 4 away, whichever side they are on."""
+    encoder = load_encoder(settings(language_model))
+    ids = torch.tensor([[4, 5, 6, 7, 4, 5, 6, 7, 4, 5]] * 2)
+    ids[1, 5] = 7
+    with torch.no_grad():
+        one, other = encoder.model(input_ids=ids, output_hidden_states=True).hidden_states[1]
+    moved = (one - other).abs().amax(dim=1) > 1e-7
+    assert moved.tolist() == [abs(place - 5) <= 4 for place in range(10)]
+
+
+@pytest.mark.parametrize(
+    "language_model", ["llama", "mistral", "gemma"], indirect=True
+)  # words are no tokens of Qwen's
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("prompt", ["", "query: green "])
 def test_the_mean_is_over_the_title_and_pads_change_nothing(language_model, bidirectional, prompt):
