@@ -12,7 +12,8 @@ A baseline is a weighted sum of scores between a user's latest events and every 
 The few weights were chosen on the validation split of Prime Pantry (`benchmarks/baselines.py`), and hold everywhere.
 """
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,8 @@ DISTANCES = (1.0, 0.5, 0.25)
 DECAY = 0.6
 EXPONENT = 1.0
 _CELLS = 1 << 22  # scores that are in memory at once
-Score = Callable[[Int[np.ndarray, "B L"]], Float[np.ndarray, "B I"]]
+#: From the latest events [B, L] of B users to a function of a user's number among them: the scores [I] of all items.
+Score = Callable[[Int[np.ndarray, "B L"]], Callable[[int], Float[np.ndarray, " I"]]]
 
 
 def baseline_ranks(
@@ -57,16 +59,21 @@ def baseline_ranks(
         ranks = {name: np.zeros(len(split.target)) for name in names}
         for rows in blocks_of(split, dataset.items + 1):
             made = {part: score(split.inputs[rows]) for part, score in needed.items()}
-            for name in names:
-                total = np.sum([np.float32(w) * made[part] for part, w in BASELINES[name].items()], axis=0)
-                ranks[name][rows] = ranks_in(total, split.target[rows], split.history[rows])
+            history = split.history[rows]
+            for user, target in enumerate(split.target[rows]):
+                row = {part: of(user) for part, of in made.items()}
+                for name in names:
+                    total = sum_of(
+                        row[part] if w == 1 else np.float32(w) * row[part] for part, w in BASELINES[name].items()
+                    )
+                    ranks[name][rows.start + user] = rank_in(total, target, history[user])
         for name in names:
             found[name][place] = ranks[name]
     return found
 
 
 def scores_of(dataset: Dataset, text: Float[np.ndarray, "I E"] | scipy.sparse.csr_matrix | None) -> dict[str, Score]:
-    """The scores by name, functions of the latest events of B users (0 is padding); those of vectors need `text`."""
+    """The scores by name; those of vectors need `text`."""
     counts = dataset.counts.astype(np.float32)
     share = counts / max(counts.max(), 1)
     follows = next_counts(dataset)
@@ -74,22 +81,49 @@ def scores_of(dataset: Dataset, text: Float[np.ndarray, "I E"] | scipy.sparse.cs
     words = with_padding(Lexicon.fit(dataset.texts).rows(dataset.texts))
     by_word = words.T.tocsr()
     scores: dict[str, Score] = {
-        "popularity": lambda inputs: np.broadcast_to(share, (len(inputs), len(share))),
-        "counts": lambda inputs: follows[inputs[:, -1]].toarray(),
-        "words": lambda inputs: unit_sparse(_profile(inputs, len(counts)) @ words).dot(by_word).toarray(),
+        "popularity": lambda inputs: lambda user: share,
+        "counts": lambda inputs: _rows_of(follows[inputs[:, -1]]),
+        "words": lambda inputs: _rows_of(unit_sparse(_profile(inputs, len(counts)) @ words).dot(by_word)),
     }
     if scipy.sparse.issparse(text):  # it is `words`
-        scores["cosine"] = lambda inputs: words[inputs[:, -1]].dot(by_word).toarray()
+        scores["cosine"] = lambda inputs: _rows_of(words[inputs[:, -1]].dot(by_word))
     elif text is not None:
-        cosine = cosine_of(text)
-        white = whiten(text[1:], EXPONENT)(text)
-        white[0] = 0
-        rows, which = np.unique(white, axis=0, return_inverse=True)  # as `cosine_of` does
+        whole = whiten(text[1:], EXPONENT)(text)
+        whole[0] = 0
+        (plain, of_plain), (white, of_white) = _distinct(text.astype(np.float32)), _distinct(whole)
+        plain = unit(plain)
         scores |= {
-            "cosine": lambda inputs: cosine(inputs[:, -1]),
-            "whitened": lambda inputs: (unit(_profile(inputs, len(counts)) @ white) @ rows.T)[:, which.reshape(-1)],
+            "cosine": lambda inputs: _products(plain[of_plain[inputs[:, -1]]], plain, of_plain),
+            "whitened": lambda inputs: _products(unit(_profile(inputs, len(counts)) @ whole), white, of_white),
         }
     return scores
+
+
+def _rows_of(matrix: scipy.sparse.csr_matrix) -> Callable[[int], Float[np.ndarray, " I"]]:
+    def row(user: int) -> Float[np.ndarray, " I"]:
+        found, part = np.zeros(matrix.shape[1], matrix.dtype), slice(*matrix.indptr[user : user + 2])
+        found[matrix.indices[part]] = matrix.data[part]
+        return found
+
+    return row
+
+
+def _products(
+    users: Float[np.ndarray, "B E"], rows: Float[np.ndarray, "R E"], which: Int[np.ndarray, " I"]
+) -> Callable[[int], Float[np.ndarray, " I"]]:
+    """With distinct rows, `which` of them each item has: items of the same vector are ties, to the last bit."""
+    products = users @ rows.T
+    return lambda user: products[user].take(which)
+
+
+def _distinct(rows: Float[np.ndarray, "I E"]) -> tuple[Float[np.ndarray, "R E"], Int[np.ndarray, " I"]]:
+    found, which = np.unique(rows, axis=0, return_inverse=True)
+    return found, which.reshape(-1)
+
+
+def sum_of(parts: Iterable[Float[np.ndarray, " I"]]) -> Float[np.ndarray, " I"]:
+    """Of one or more, from left to right."""
+    return functools.reduce(np.add, parts)
 
 
 def _profile(inputs: Int[np.ndarray, "B L"], items: int) -> scipy.sparse.csr_matrix:
@@ -101,9 +135,8 @@ def _profile(inputs: Int[np.ndarray, "B L"], items: int) -> scipy.sparse.csr_mat
 
 def cosine_of(text: Float[np.ndarray, "I E"]) -> Callable[[Any], Float[np.ndarray, "B I"]]:
     """A function from items to their cosines with all items; items of the same vector are ties, to the last bit."""
-    rows, which = np.unique(text.astype(np.float32), axis=0, return_inverse=True)
+    rows, which = _distinct(text.astype(np.float32))
     rows = unit(rows)
-    which = which.reshape(-1)
     return lambda items: (rows[which[items]] @ rows.T)[:, which]
 
 
@@ -139,13 +172,19 @@ def ranks_by(score: Callable[[Any], Any], split: Split, items: int) -> Float[np.
 def ranks_in(
     scores: Float[np.ndarray, "B I"], target: Int[np.ndarray, " B"], history: Int[np.ndarray, "B H"]
 ) -> Float[np.ndarray, " B"]:
-    """1 + #higher + #equal / 2 among the items that are not in the history (0 is padding, in column 0, too)."""
-    scores = np.array(scores, dtype=np.float32)
-    masked = (history == target[:, None]).any(axis=1)
-    own = scores[np.arange(len(target)), target][:, None]
-    np.put_along_axis(scores, history, -np.inf, axis=1)
-    scores[:, 0] = -np.inf
-    higher = (scores > own).sum(axis=1)
-    equal = (scores == own).sum(axis=1) - 1
-    behind = np.maximum(np.isfinite(scores).sum(axis=1), MOST_K) + 1
-    return np.where(masked, behind, 1 + higher + equal / 2)
+    """`rank_in` of each user."""
+    return np.array([rank_in(*row) for row in zip(scores, target, history, strict=True)], np.float64)
+
+
+def rank_in(scores: Float[np.ndarray, " I"], target: Any, history: Int[np.ndarray, " H"]) -> float:
+    """1 + #higher + #equal / 2 among the items that are not in the history (0 is padding, and no item, too).
+
+    What is counted once over all items is corrected by the few that are no candidates: nothing is copied.
+    """
+    left_out = np.append(history[history > 0], 0)
+    if (left_out == target).any():
+        return float(max(len(scores) - len(left_out), MOST_K) + 1)
+    own, others = scores[target], scores[left_out]
+    higher = np.count_nonzero(scores > own) - np.count_nonzero(others > own)
+    equal = np.count_nonzero(scores == own) - np.count_nonzero(others == own) - 1
+    return float(1 + higher + equal / 2)
