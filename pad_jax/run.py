@@ -75,10 +75,10 @@ def run(
     _ = job.workdir  # refused before anything is written
     with locked(job.path):
         job.train([phase for phase in job.method.phases if config.job in ("all", phase.name)])
+        parallel.wait("results")  # nobody reads them before they are written
         if job.is_finished:
             job.export()
         job.show()
-        parallel.wait("results")  # nobody reads them before they are written
     return job.workdir.results
 
 
