@@ -1,15 +1,16 @@
-"""How the weights of the baselines were chosen:  python -m benchmarks.baselines [--grid | --items N]
+"""How the weights of the baselines were chosen:  python -m benchmarks.baselines [--grid | --items N] [-- SETTING ..]
 
 Prints HR@10 and nDCG@10 on both splits of Prime Pantry, in percent and by how often training met the target, and with
 --grid nDCG@10 on validation for each of the 84 sums that were tried. The text table is that of
-`python main.py --config=pantry:encode`, made if it is missing. With --items, generated data instead: CPU seconds of the
+`python main.py --config=pantry:encode`, made if it is missing, or of settings as `--config.text.encoder=tfidf`; for
+words alone nothing is whitened. With --items, generated data instead: CPU seconds of the
 baselines on one split, from a few users, beside those of an epoch of SASRec (recipe best, loss sampled_softmax).
 """
 
 import argparse
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,16 +27,15 @@ EXPONENTS, DECAYS, WEIGHTS = (0.5, 1.0), (0.4, 0.6, 0.8), (1, 2, 3, 4, 6, 8)
 Sums = Mapping[str, Mapping[str, float]]
 
 
-def main(grid: bool) -> None:
-    run = Run(parse(["main.py", "--config=pantry"]).config, None, str)
+def main(grid: bool, settings: Sequence[str]) -> None:
+    run = Run(parse(["main.py", "--config=pantry", *settings]).config, None, str)
     text = run.text.table
     assert text is not None
     ranks = baselines.baseline_ranks(run.dataset, run.splits, text.rows)
     for split in run.splits:
         print(f"\n{split}: HR@10 nDCG@10 of {', '.join(table.GROUPS)}")
         for name, found in ranks.items():
-            assert found is not None
-            print(f"{table.LABELS[name]:<28}  " + "  ".join(table.cells(run.metrics(found[split], split))))
+            print(f"{table.LABELS[name]:<28}  " + "  ".join(table.cells(found and run.metrics(found[split], split))))
     if not grid:
         return
 
@@ -101,8 +101,9 @@ if __name__ == "__main__":
     parser.add_argument("--grid", action="store_true", help="every weight that was tried, too")
     parser.add_argument("--items", type=int, help="of generated data")
     parser.add_argument("--events", type=int, default=3_000_000, help="likewise (default %(default)s)")
+    parser.add_argument("settings", nargs="*", help="--config.FIELD=VALUE of the text table, after --")
     options = parser.parse_args()
     if options.items:
         large(options.items, options.events)
     else:
-        main(options.grid)
+        main(options.grid, options.settings)
