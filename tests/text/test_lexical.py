@@ -9,7 +9,9 @@ TEXTS = ["Green tea, green", "tea green", "", "GREEN"]
 
 
 def test_words_are_lower_case_and_pairs_are_neighbours():
-    rows = Lexicon.fit(TEXTS).rows(TEXTS)
+    lexicon = Lexicon.fit(TEXTS)
+    np.testing.assert_allclose(lexicon.weights, 1 + np.log(5 / np.array([4, 3, 2, 3])), rtol=1e-12)
+    rows = lexicon.rows(TEXTS)
     assert rows.shape == (4, 4)  # green, tea, green tea, tea green
     np.testing.assert_allclose(rows.multiply(rows).sum(axis=1).A1, [1, 1, 0, 1], rtol=1e-6)
     assert (rows @ rows.T)[0, 3] > (rows @ rows.T)[1, 3]

@@ -96,6 +96,7 @@ def test_the_width_of_a_residual_tower_is_told_by_parts(dataset, text, make_conf
         ("tfidf:principal:5:5", "must be TABLE:TRANSFORM:COMPONENTS"),
         (":principal", "must be TABLE:TRANSFORM:COMPONENTS"),
         ("all-MiniLM-L6-v2:principal", "is there twice"),
+        ("tfidf','tfidf:principal", "is there twice"),
         ("tfidf:none", "text.transform=none cannot make narrow rows"),
         ("none.npy", "config.text.more: none.npy does not exist"),
         ("own.npy", "own vectors must be"),
