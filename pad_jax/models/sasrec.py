@@ -99,7 +99,17 @@ def attend(
     rate: float = 0.0,
     rng: PRNGKeyArray | None = None,
 ) -> Float[Array, "T D"]:
-    """Softmax attention of every event over the events of its user up to itself; `rng` draws dropout of the weights."""
+    """Softmax attention of every event over the events of its user up to itself.
+
+    Args:
+        query: of the events.
+        key: likewise.
+        value: likewise.
+        layout: where each event stands.
+        heads: the width is cut into as many.
+        rate: share of the weights that training zeroes.
+        rng: draws which; without it there is no dropout.
+    """
     width = query.shape[-1]
     head = width // heads
 

@@ -18,7 +18,13 @@ from tests.faults.shop import ONE, PART, TWO
 
 JOBS = (*4 * ("all", "evaluate", "recommend", "report", "load"), "resume")  # the last takes longest
 _KINDS = ("results.json", "config.json", "ranks.safetensors", "*/metrics.jsonl", "*/phase.json", "*/config.json")
-_KINDS += ("model/*", "*/checkpoints/*/progress/*", "*/checkpoints/*/data/*", "*/checkpoints/*/state/**/*")
+_KINDS += (
+    "arrays.safetensors",
+    "model/*",
+    "*/checkpoints/*/progress/*",
+    "*/checkpoints/*/data/*",
+    "*/checkpoints/*/state/**/*",
+)
 _KINDS += ("*/checkpoints/*/_CHECKPOINT_METADATA", "*/checkpoints/*/metrics/*", "../prepared-*/*", "../../../text.*")
 
 

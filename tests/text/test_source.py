@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pad_jax.errors import UserError
+from pad_jax.models.experts import EXPERTS
 from pad_jax.run import main
 from pad_jax.text.source import TextSource, table_path
 from tests.support.data import ROOT, write_table
@@ -79,11 +80,13 @@ def test_tables_stand_side_by_side(dataset, text, make_config, tmp_path):
     np.testing.assert_array_equal(found[:, 17:], other.transform(new[:, ::-1]))
 
 
-def test_the_width_of_a_residual_tower_is_told_by_parts(dataset, text, make_config, tmp_path):
+def test_widths_of_tables_side_by_side_have_to_fit_a_residual_tower(dataset, text, make_config, tmp_path):
     np.save(tmp_path / "own.npy", text[1:])
     fields = {"text.table": f"{tmp_path}/own.npy", "text.more": ("tfidf",)}
-    with pytest.raises(UserError, match=r"width 16, not 32 \(16 of .*own.npy:principal \+ 16 of tfidf:principal\)"):
-        source_of(make_config("best", **fields), dataset).for_training()
+    config = make_config("best", **fields)
+    width = source_of(config, dataset).for_training().shape[1]
+    with pytest.raises(UserError, match=r"width 16, not 32: set the components of text.more"):
+        EXPERTS["aligned"].check_text(config, width)
     fits = make_config("best", **fields, **{"text.components": 8})
     assert source_of(fits, dataset).for_training().shape == (31, 16)
 
