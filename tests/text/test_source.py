@@ -85,7 +85,7 @@ def test_widths_of_tables_side_by_side_have_to_fit_a_residual_tower(dataset, tex
     fields = {"text.table": f"{tmp_path}/own.npy", "text.more": ("tfidf",)}
     config = make_config("best", **fields)
     width = source_of(config, dataset).for_training().shape[1]
-    with pytest.raises(UserError, match=r"width 16, not 32: set the components of text.more"):
+    with pytest.raises(UserError, match=r"width 16, not 32: set text.components and those of"):
         EXPERTS["aligned"].check_text(config, width)
     fits = make_config("best", **fields, **{"text.components": 8})
     assert source_of(fits, dataset).for_training().shape == (31, 16)
