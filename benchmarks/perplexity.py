@@ -3,7 +3,7 @@
 The unigram model is fitted to the very tokens that it is asked for, which no other can do better; a model whose
 weights, norms, positions or merges were read wrongly loses to it. The first token of a title is predicted from what the
 tokenizer puts before it. `unlike` counts titles that are not what their tokens spell. The titles are Prime Pantry's,
-evenly spaced, or the demo's.
+evenly spaced, or the demo's: few words put together by a rule, at which the unigram model is better.
 """
 
 import math
