@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-import pad_jax
 from pad_jax.data.dataset import HISTORY_GROUPS
 from pad_jax.evaluation.significance import paired_t_test
-from pad_jax.methods import METHODS
+from pad_jax.methods import METHODS, registry
 from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page
 from pad_jax.report.table import GROUPS, LABELS, METHOD_LABELS, number
@@ -31,7 +30,7 @@ def rows(config: Config) -> list[Row]:
 
     Without `study.only` those of the paper and own ones are run, and not the package's other systems.
     """
-    package = str(Path(pad_jax.__file__).resolve().parent)
+    package = str(Path(registry.__file__).resolve().parent)
     found = {}
     for name in methods():
         usual = name in (*TABLE_2, "pad") or not METHODS.entry(name).source.startswith(package)
