@@ -48,7 +48,7 @@ class Setup:
         """Parameters as they are drawn, by one program and not by one for every operation."""
         c, width = self.config, self.data.text.shape[1]
         key = (seed, self.items, width, phase.experts, phase.gate or c.gate.kind, phase.critics, *phase.fill)
-        key += (c.backbone, c.model, c.sasrec, c.gru4rec, c.caser, c.gate, c.data)
+        key += (c.backbone, c.model, c.sasrec, c.gru4rec, c.caser, c.gate, c.data, c.codes, c.whitenrec, c.llmesr)
         if key not in _FRESH:
             _FRESH[key] = jax.jit(lambda k: phase.fresh(c, k, self.items, width))(jax.random.key(seed))
         return _FRESH[key]
