@@ -227,7 +227,6 @@ class Trainer:
                 self._keep(partial, of)
                 seconds, memory = self.history[-1]["seconds"], _peak_memory() / 2**20
                 say(f"tune epoch {epoch}: {_in_words(losses)}; {seconds:.1f} s, peak memory {memory:,.0f} MiB")
-        self.model.eval()
         return self
 
     def _epoch(self, epoch: int) -> float:
@@ -261,7 +260,7 @@ class Trainer:
         count = len(part.target)
         if not count:
             return {}
-        self.model.eval()
+        self.model.train(False)  # without dropout
         tokens, total, seen = self.tokens(part.texts), 0.0, 0
         with torch.no_grad():
             for begin in range(0, count, batch):

@@ -94,7 +94,7 @@ def test_a_gguf_file_is_read_as_what_it_was_made_of(tmp_path, monkeypatch):
     )
     settings.query_pre_attn_scalar = 256
     torch.manual_seed(0)
-    model = transformers.Gemma3TextModel(settings).eval()
+    model = transformers.Gemma3TextModel(settings)
     for name, weight in model.named_parameters():
         torch.nn.init.normal_(weight, std=0.3 if "norm" in name else 0.1)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GEMMA3, 6)

@@ -212,7 +212,7 @@ def test_only_what_is_beside_the_weights_is_trained_and_the_loss_falls(request, 
     temperature = trainer.trained.get("temperature", torch.zeros(())).item()
 
     def loss():
-        trainer.model.eval()
+        trainer.model.train(False)
         with torch.no_grad():
             return float(trainer.loss(fixed, trainer.tokens(fixed.texts), np.arange(8)))
 
