@@ -35,6 +35,7 @@ import pad_jax.methods.whitenrec
 import pad_jax.methods.llmemb
 import pad_jax.methods.llmesr
 import pad_jax.methods.moc
+import pad_jax.methods.staged
 import pad_jax.methods.pad
 import pad_jax.recommend
 import pad_jax.studies.study

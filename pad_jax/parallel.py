@@ -109,10 +109,12 @@ def local_rows(rows: Any) -> Any:
     return jax.tree.map(split, rows)
 
 
-def over_devices(block: Callable[..., Any], devices: Sequence[Any] | None = None) -> Callable[..., Any]:
+def over_devices(
+    block: Callable[..., Any], devices: Sequence[Any] | None = None, donate: bool = True
+) -> Callable[..., Any]:
     """pmap of block(state, data, count, key, rows, caps): rows are split over devices, caps are static.
 
-    The others are the same on every device and come back without a device axis; the state is donated.
+    The others are the same on every device and come back without a device axis; the state is given up with `donate`.
     """
     return jax.pmap(
         block,
@@ -120,7 +122,7 @@ def over_devices(block: Callable[..., Any], devices: Sequence[Any] | None = None
         in_axes=(None, None, None, None, 0),
         out_axes=None,
         static_broadcasted_argnums=(5,),
-        donate_argnums=(0,),
+        donate_argnums=(0,) if donate else (),
         devices=devices,
     )
 

@@ -114,6 +114,15 @@ class Run:
             arrays |= self.workdir.once("arrays", lambda: made(learned))
         return parallel.replicate(data._replace(arrays={name: own for name, own in arrays.items() if own}))
 
+    def data_of(self, phase: Phase) -> DeviceData:
+        """What a phase trains on."""
+        if not phase.held_out:
+            return self.data
+        split = self.splits["valid"]
+        windows = np.concatenate([split.inputs, split.target[:, None]], axis=1)
+        windows, ends = parallel.replicate((windows, np.zeros((len(windows), 2), np.int32)))
+        return self.data._replace(windows=windows, gap_ends=ends)
+
     @cached_property
     def splits(self) -> dict[str, Split]:
         return {name: self.dataset.split(name, self.config.data.length) for name in SPLITS}
@@ -161,7 +170,7 @@ class Run:
         sizes = {part: sum(x.size for x in jax.tree.leaves(tree)) for part, tree in merge(params, frozen).items()}
         sizes.pop("critics", None)  # no part of what is ranked with
         best, summary = loop.train(
-            self.config, phase, scorer, params, frozen, self.data, evaluate, directory, self.workdir.of
+            self.config, phase, scorer, params, frozen, self.data_of(phase), evaluate, directory, self.workdir.of
         )
         summary |= {"parameters": sum(sizes.values())}
         if parallel.is_main():

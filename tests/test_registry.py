@@ -154,7 +154,7 @@ def test_a_section_may_hold_fields_and_sections(tmp_path):
     runpy.run_path(str(tmp_path / "mine.py"))
     config = resolve(config_dict("demo", recipe="best"))
     assert config.experts.train.sharpness == 3.0
-    assert config.experts.supervise == "each"
+    assert config.experts.copy_encoder
 
 
 def test_an_expert_without_a_key_is_refused():

@@ -102,7 +102,7 @@ def test_a_setting_of_any_value_is_taken_or_one_line(data):
         ("gate.start", ("a", "b", "c"), "must be a tuple of numbers"),
         ("text.adapters", (1,), "must be a tuple of texts"),
         ("data.time", (1, 2, 3), "must be (t_valid, t_test) or empty"),
-        ("model.fusion", "ad", "is unknown: one of concat, add; did you mean 'add'?"),
+        ("model.fusion", "ad", "is unknown: one of concat, linear, add; did you mean 'add'?"),
         ("table.user", 3, "must be text"),
         ("experts.copy_encoder", 1, "must be True or False"),
         ("train.select", "HR@11", "is unknown"),
@@ -163,7 +163,7 @@ def test_a_field_is_explained(capsys):
         for part in ("config.sasrec.norm = 'post'", "choices: post, pre", "recipes: paper 'pre'", "model.norm"):
             assert part in output
     assert "unit: powers of two" in explain("mmd.scales")
-    assert explain("mmd").count("config.mmd.") == 6
+    assert explain("mmd").count("config.mmd.") == 7
     assert main(["main.py", "--explain=mmd.kernal"]) == 2
     assert "did you mean 'mmd.kernel'" in capsys.readouterr().err
 

@@ -10,8 +10,9 @@ from jaxtyping import Array, Bool, Float
 
 from pad_jax.blocks import in_blocks
 from pad_jax.errors import UserError
+from pad_jax.losses.recommendation import LOSSES
 from pad_jax.registry import SECTIONS, Registry
-from pad_jax.settings import setting
+from pad_jax.settings import Config, setting
 
 ESTIMATORS = ("tllib", "unbiased", "biased")
 
@@ -27,13 +28,20 @@ class MmdSettings:
     group: int = setting(
         16, "users whose events make up one sample", "P batch size", unit="users", least=1, below=2**16
     )
+    drawn: int = setting(
+        0, "items of the whole catalogue in each sample, with a loss over it", "O", unit="items", least=0, below=2**16
+    )
     include_padding: bool = setting(
         False, "empty slots take part, as the pair (pad ID row, text of zeros)", "C", official=True
     )
 
-    def check(self, _) -> None:
+    def check(self, config: Config) -> None:
         if not self.scales:
             raise UserError("config.mmd.scales must name one scale or more")
+        if self.drawn and LOSSES[config.loss].needs != "catalogue":
+            raise UserError(
+                f"config.mmd.drawn={self.drawn} needs a loss over all items, as ce is: {config.loss} draws some itself"
+            )
 
 
 SECTIONS.register("mmd", MmdSettings)

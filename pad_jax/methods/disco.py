@@ -1,4 +1,4 @@
-"""DisCo: parts of an item that IDs and text share, and parts that they do not (Du et al. 2024)."""
+"""Chunks and CLUB, after DisCo (Du et al. 2024): parts of an item that IDs and text share, and parts of one alone."""
 
 from dataclasses import dataclass
 
@@ -91,8 +91,8 @@ def disco(config: Config) -> Method:
     """One encoder over item vectors fused from four parts (`DiscoTower`), with L_SUFF and CLUB on the parts.
 
     The paper says that it takes DisCo's chunks and its two losses, the released code shows the parts at evaluation;
-    which couples CLUB sees is not said, and chosen here by what the original calls inner and inter. CAT joins
-    the parts, whatever `model.fusion` says of other methods.
+    which couples CLUB sees is not said, and chosen here by what the original calls inner and inter. The original's
+    dual-side attention is between features of click models and left out, hence the label "chunks + CLUB" of tables.
     """
     del config
     return Method("disco", (Phase("pretrain", ("disco",), disco_loss, critics=critics),))

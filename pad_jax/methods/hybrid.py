@@ -7,7 +7,7 @@ from pad_jax.settings import Config
 
 
 def hybrid(config: Config) -> Method:
-    """Item vectors are CAT(E, f(T)), or E + f(T) with `model.fusion=add`, trained at once from random values.
+    """Item vectors are CAT(E, f(T)) of `model.fusion`, trained at once from random values.
 
     The paper does not say where E starts.
     """

@@ -30,13 +30,17 @@ class DeltaExpert(CorrectedExpert):
     def check_text(self, config: Config, width: int) -> None:
         if width != config.model.width:
             raise UserError(
-                f"the expert delta adds to text of width config.model.width={config.model.width}, not {width}: set "
+                f"corrections are added to text of width config.model.width={config.model.width}, not {width}: set "
                 f"--config.text.transform=principal, or whiten with --config.text.components={config.model.width}"
             )
 
+    def bound(self, config: Config) -> float:
+        """Of the length of a correction."""
+        return config.letitgo.bound
+
     def bounded(self, config: Config, rows: Float[Array, "J D"]) -> Float[Array, "J D"]:
         """Rows that are too long, scaled back to the bound."""
-        bound = config.letitgo.bound
+        bound = self.bound(config)
         return rows * (bound / jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), max(bound, 1e-12)))
 
     def items(

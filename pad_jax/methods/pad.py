@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from pad_jax.batching.batch import Batch
 from pad_jax.batching.device import DeviceData
@@ -20,11 +20,9 @@ from pad_jax.losses.recommendation import LOSSES
 from pad_jax.methods.base import (
     Forward,
     Losses,
-    LossFunction,
     Method,
     Phase,
     by_group,
-    expert_loss,
     forward,
     fused_loss,
 )
@@ -37,21 +35,12 @@ from pad_jax.training.step import train_step
 
 @dataclass(frozen=True)
 class ExpertsSettings:
-    """Experts of phase 3, of PAD and of the methods that are PAD without something."""
+    """Experts of PAD and of the methods that are PAD without something."""
 
     use: tuple[str, ...] = setting(
         ("id", "aligned", "text"), "experts of PAD's phase 3, in this order; Fig. 5b leaves some out", "P"
     )
-    copy_encoder: bool = setting(
-        True, "the aligned expert's encoder starts as the pre-trained one; False: fresh", "C", best=False
-    )
-    id_scale: float = setting(1.0, "its ID rows start as the pre-trained ones times this", best=0.1)
-    freeze_carried: bool = setting(
-        False, "phase 3 trains the text expert and the gate alone; False: everything", "P", best=True
-    )
-    supervise: str = setting(
-        "fused", "losses of phase 3, see `finetune_loss`", "P", choices=("fused", "each"), best="each"
-    )
+    copy_encoder: bool = setting(True, "the aligned expert's encoder starts as the pre-trained one; False: fresh", "C")
 
     def check(self, config: Config) -> None:
         ordered = [expert for expert in ("id", "aligned", "text") if expert in self.use]
@@ -96,51 +85,45 @@ def align_loss(
 
 
 def finetune_loss(
-    scorer: Scorer,
-    config: Config,
-    params: Params,
-    batch: Batch,
-    data: DeviceData,
-    key: PRNGKeyArray | None,
-    fresh: tuple[str, ...] = ("text",),
+    scorer: Scorer, config: Config, params: Params, batch: Batch, data: DeviceData, key: PRNGKeyArray | None
 ) -> Losses:
-    """Phase 3: the recommendation loss of the fused logit (Eq. 8-11).
-
-    With `experts.supervise="each"` every expert that is trained (the `fresh` ones, which no phase before has trained;
-    all without `experts.freeze_carried`) has the recommendation loss of its own logit, and the fused logit trains the
-    gate alone: an expert that has learned the training events by heart leaves nothing to learn for the others under a
-    common loss, and they are needed where it has seen too little.
-    """
-    seen = forward(scorer, config, params, batch, data, key)
-    if config.experts.supervise == "fused" or len(scorer.experts) == 1:
-        return {"rec": (1.0, fused_loss(scorer, config, params, batch, seen))}
-    users, items = jax.lax.stop_gradient((seen.users, seen.items))
-    gate = fused_loss(scorer, config, params, batch, seen._replace(users=users, items=items))
-    trained = fresh if config.experts.freeze_carried else scorer.experts
-    return {"gate": (1.0, gate)} | {e: (1.0, expert_loss(scorer, config, batch, seen, e)) for e in trained}
+    """Phase 3: the recommendation loss of the fused logit (Eq. 8-11)."""
+    return pretrain_loss(scorer, config, params, batch, data, key)
 
 
 def alignment(config: Config, batch: Batch, seen: Forward) -> Mean:
     """L_MK-MMD (Eq. 5) between projected text rows and ID rows, a mean over groups of `mmd.group` users.
 
     The rows of a group are its window events and, with a loss that draws one for each, its negatives, an item as often
-    as it occurs. A group of users is the sample that the official code calls a batch on one GPU; it does not depend on
-    the number of devices.
+    as it occurs. A loss over the catalogue has no negatives: without `mmd.drawn` it aligns no unseen item. A group of
+    users is the sample that the official code calls a batch on one GPU; it does not depend on the number of devices.
 
     Differs: empty slots take no part, unless `mmd.include_padding`, which fills each group with pairs of padding rows
     as the official code does (69 % of its rows on Prime Pantry).
     """
     parts = seen.items["aligned"].parts
     (ids, text), mask = by_group(batch, seen, parts, negatives=LOSSES[config.loss].needs == "negatives")
+    if config.mmd.drawn:
+        rows = drawn_items(batch, len(mask), config.mmd.drawn, seen.catalogue)
+        ids, text = (jnp.concatenate([x, p[rows]], axis=1) for x, p in zip((ids, text), parts, strict=True))
+        mask = jnp.concatenate([mask, jnp.ones_like(rows, bool)], axis=1)
     filled = mask.sum(axis=1) >= 2
     if config.mmd.include_padding:  # the last window event of a batch is always in the unused tail: item 0
-        padding = seen.event_row[-1]
+        padding = seen.event_row[-1]  # torch's `padding_idx`: the pad ID row has no gradient
+        parts = jax.lax.stop_gradient(parts[0]), parts[1]
         ids, text = (jnp.where(mask[..., None], x, p[padding]) for x, p in zip((ids, text), parts, strict=True))
         mask = jnp.ones_like(mask)
     distance = functools.partial(
         mk_mmd, kernel=config.mmd.kernel, scales=config.mmd.scales, estimator=config.mmd.estimator
     )
     return masked_mean(jax.vmap(distance)(text, ids, mask), filled)
+
+
+def drawn_items(batch: Batch, groups: int, count: int, items: int) -> Int[Array, "G n"]:
+    """`count` items of the catalogue for each group, the same ones on any number of devices."""
+    first = batch.layout.first_row * groups // batch.user.shape[0]
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(batch.sample_key, first + jnp.arange(groups))
+    return jax.vmap(lambda key: jax.random.randint(key, (count,), 1, items + 1))(keys)
 
 
 def contrast(config: Config, batch: Batch, seen: Forward, query: str) -> Mean:
@@ -164,45 +147,28 @@ align_step = functools.partial(train_step, align_loss)
 finetune_step = functools.partial(train_step, finetune_loss)
 
 
-def finetuning(fresh: tuple[str, ...]) -> LossFunction:
-    """`finetune_loss` of a method whose phase 3 has other `fresh` experts than the text expert."""
-    return functools.partial(finetune_loss, fresh=fresh)
-
-
-def aligned_start(config: Config) -> tuple[dict[str, str], dict[str, float]]:
-    """Where the aligned expert starts, and what its copies are multiplied by.
-
-    Its ID rows are the pre-trained ones times `experts.id_scale`, its encoder is the pre-trained one if
-    `experts.copy_encoder`; the rest is fresh.
-    """
-    start = {"tables/aligned": "tables/id"}
-    if config.experts.copy_encoder:
-        start["encoders/aligned"] = "encoders/id"
-    return start, {"tables/aligned": config.experts.id_scale}
-
-
 def untrained_in_alignment(config: Config) -> tuple[str, ...]:
     """What of the aligned expert an alignment loss alone does not reach: the encoder, and CAT where there is one."""
-    return ("encoders/aligned", *(("towers/aligned/cat",) if config.model.fusion == "concat" else ()))
+    return ("encoders/aligned", *(("towers/aligned/cat",) if config.model.fusion != "add" else ()))
 
 
 def pad(config: Config) -> Method:
     """Pre-train the IDs, align a copy of them with the text, fine-tune three experts (Algorithm 1).
 
-    The pre-trained expert waits untouched for phase 3, which adds the text expert and trains all three, or with
-    `experts.freeze_carried` only what no recommendation loss has trained before. `alignment` and `experts.use` hold
-    the paper's ablations: an unanchored phase 2 (judged by its own loss), ID rows frozen in it, experts left out.
+    The pre-trained expert waits untouched for phase 3, which adds the text expert and trains all three under one loss.
+    The aligned expert's ID rows start as the pre-trained ones, its encoder too with `experts.copy_encoder`.
+    `alignment` and `experts.use` hold the paper's ablations: an unanchored phase 2 (judged by its own loss), ID rows
+    frozen in it, experts left out.
     """
-    start, scale = aligned_start(config)
+    start = {"tables/aligned": "tables/id"}
+    if config.experts.copy_encoder:
+        start["encoders/aligned"] = "encoders/id"
     pretrained = ("tables/id", "encoders/id")
     kept = pretrained + (("tables/aligned",) if config.alignment.freeze_ids else ())
     if not config.alignment.anchored:
         kept += untrained_in_alignment(config)
     use = config.experts.use
     carried = {"id": pretrained, "aligned": ("tables/aligned", "encoders/aligned", "towers/aligned")}
-    frozen = {"id", "aligned"} if config.alignment.anchored else {"id"}
-    if not config.experts.freeze_carried or len(use) == 1:
-        frozen = set()
     return Method(
         "pad",
         (
@@ -212,19 +178,19 @@ def pad(config: Config) -> Method:
                 ("aligned",),
                 align_loss,
                 start=start | {path: path for path in pretrained},
-                scale=scale,
                 keep=kept,
                 by_loss=not config.alignment.anchored,
+                weighed=True,
             ),
             Phase(
                 "finetune",
                 use,
-                finetuning(tuple(expert for expert in use if expert not in frozen)),
+                finetune_loss,
                 start={path: path for expert in use for path in carried.get(expert, ())},
-                keep=tuple(path for expert in use if expert in frozen for path in carried[expert]),
             ),
         ),
     )
 
 
-METHODS.register("pad", pad)
+#: 1: in recipe `best` it was what `staged` is now.
+METHODS.register("pad", pad, rules=2, older={1: pad})

@@ -29,13 +29,14 @@ GATE_KEY = 4  # number of the gate's random key; an expert has another
 class UserEncoder(nn.Module):
     """A backbone and what turns its states into user vectors.
 
-    `residual`: the user vector is the newest item's own vector plus a zero-started map of the state, so that training
-    starts from "more of the same". `scale`: what multiplies the user vector, that is every logit: `none`,
+    `start`: the user vector is the state; or a zero-started map of it is added to the newest item's own vector
+    (`residual`), so that training starts from "more of the same", or to the `profile` of the latest items, whose decay
+    is learned and starts at 0.6. `scale`: what multiplies the user vector, that is every logit: `none`,
     `sqrt` (1/sqrt(D)), or `learned` (exp of a parameter that starts at `log_scale`).
     """
 
     backbone: nn.Module
-    residual: bool
+    start: str
     scale: str
     log_scale: float
     dtype: str | None = None  # of the matrix product
@@ -44,7 +45,10 @@ class UserEncoder(nn.Module):
     def __call__(self, x: Float[Array, "T D"], layout: Layout, train: bool) -> Float[Array, "T D"]:
         user = self.backbone(x, layout, train).astype(x.dtype)
         width = x.shape[-1]
-        if self.residual:
+        if self.start == "profile":
+            decay = jax.nn.sigmoid(self.param("decay", lambda _: jnp.log(jnp.float32(1.5))))
+            x = profile(x, layout, decay)
+        if self.start != "state":
             user = x + nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="user")(user)
         if self.scale == "sqrt":
             return user / jnp.sqrt(width)
@@ -52,6 +56,13 @@ class UserEncoder(nn.Module):
             return user * jnp.exp(self.param("log_scale", lambda _: jnp.float32(self.log_scale)))
         assert self.scale == "none"
         return user
+
+
+def profile(x: Float[Array, "T D"], layout: Layout, decay: float | Float[Array, ""]) -> Float[Array, "T D"]:
+    """The weighted mean of a user's items up to each token: each item's weight is `decay` times that of the next."""
+    weight = jnp.where(layout.seen, decay ** jnp.maximum(layout.distance, 0), 0)
+    weight /= jnp.maximum(weight.sum(axis=-1, keepdims=True), 1e-9)  # a token of nobody sees nothing
+    return jnp.einsum("zij,zjd->zid", weight, layout.bins(x)).reshape(x.shape)
 
 
 class Expert:
@@ -62,6 +73,7 @@ class Expert:
     by_item         row i of its table is item i and no other; False: rows are shared, see `look_up`
     reads_text      it needs a text table
     knows_new       it scores items that training never met, see `new_rows`
+    reads_titles    `new_rows` is given the items' texts, too
     kept            names of its arrays that `new_rows` needs. Where there are some, all its arrays are made once for a
                     run and are the run's own from then on, for they are learned and not only computed
     start, slope    logits of its gate at bucket 0 (padding), and how much they rise to the coldest bucket
@@ -73,6 +85,7 @@ class Expert:
     by_item: bool = True
     reads_text: bool = False
     knows_new: bool = False
+    reads_titles: bool = False
     kept: tuple[str, ...] = ()
     start: float = 0.0
     slope: float = -1.0
@@ -117,7 +130,8 @@ class Expert:
     def new_rows(
         self, config: Config, table: Float[Array | np.ndarray, "J X"] | None, arrays: Params, text: Float[Array, "R E"]
     ) -> Any:
-        """`look_up` of items that training never met, with `knows_new`: zeros, None without a table.
+        """`look_up` of items that training never met, with `knows_new`: zeros, None without a table. With
+        `reads_titles` it has a last argument `titles`, their texts.
 
         Args:
             config: the run's.
@@ -135,7 +149,7 @@ class Expert:
         """From the item vectors of a history to user vectors: the backbone, unless it brings its own."""
         m = config.model
         backbone = BACKBONES[config.backbone](config)
-        return UserEncoder(backbone, m.user == "residual", m.logit_scale, m.log_scale, products_in(config))
+        return UserEncoder(backbone, m.user, m.logit_scale, m.log_scale, products_in(config))
 
     def score(self, users: Any, items: Any, rows: int) -> Float[Array, "n m"]:
         """Of n users with m items, with `own_score`; both sides an array or a dictionary of arrays. `rows` is N + 1."""

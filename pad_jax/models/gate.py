@@ -17,15 +17,12 @@ from pad_jax.settings import Config, setting
 
 @dataclass(frozen=True)
 class GateSettings:
-    kind: str = setting(
-        "bucket_emb", "see models/gate.py", "P; bucket is [C]", choices="gate", official="bucket", best="bucket"
-    )
+    kind: str = setting("bucket_emb", "see models/gate.py", "P; bucket is [C]", choices="gate", official="bucket")
     start: tuple[float, ...] = setting(
         (1.0, 0.2, 0.0),
         "logits of ID, aligned and text at bucket 0; other experts bring their own",
         "C, gamma2 as in argparse",
         official=(1.0, -4.0, 0.0),
-        best=(-2.0, 1.0, 0.0),
     )
 
     def check(self, config: Config) -> None:

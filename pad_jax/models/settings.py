@@ -14,8 +14,16 @@ class ModelSettings:
         "mlp", "network over text vectors", "C", choices=("mlp", "residual", "linear2"), best="residual"
     )
     text_layers: int = setting(4, "hidden layers of the text MLP after the first", "C", least=0, below=1001)
-    fusion: str = setting("concat", "CAT of Eq. (6): of IDs and text", "P", choices=("concat", "add"), best="add")
-    user: str = setting("state", "user vector, see UserEncoder", "P", choices=("state", "residual"), best="residual")
+    fusion: str = setting(
+        "concat",
+        "CAT of Eq. (6): of IDs and text, see `AlignedTower`",
+        "P",
+        choices=("concat", "linear", "add"),
+        best="linear",
+    )
+    user: str = setting(
+        "state", "user vector, see UserEncoder", "P", choices=("state", "residual", "profile"), best="residual"
+    )
     logit_scale: str = setting(
         "none", "what multiplies every logit, see UserEncoder", "P", choices=("none", "sqrt", "learned"), best="learned"
     )

@@ -168,6 +168,17 @@ class Tower(nn.Module):
         dense = Dense(self.config.model.width, self.config.model.dropout, products_in(self.config), name=name)
         return dense(x, uid, train).astype(jnp.float32)
 
+    def joined(self, parts: tuple[Float[Array, "R D"], ...], uid, train: bool) -> Float[Array, "R D"]:
+        """CAT: GELU(W [parts]), or with `model.fusion=linear` W [parts], which starts as their sum."""
+        both = jnp.concatenate(parts, axis=-1)
+        if self.config.model.fusion != "linear":
+            return self.layer("cat", both, uid, train)
+        width, identities = self.config.model.width, jnp.concatenate([jnp.eye(parts[0].shape[-1])] * len(parts))
+        linear = nn.Dense(
+            width, use_bias=False, dtype=products_in(self.config), kernel_init=lambda *_: identities, name="cat"
+        )
+        return linear(both).astype(jnp.float32)
+
 
 class TextTower(Tower):
     """f(T)."""
@@ -178,15 +189,17 @@ class TextTower(Tower):
 
 
 class AlignedTower(Tower):
-    """CAT(E, f(T)) of Eq. (6), or E + f(T) with `model.fusion=add`."""
+    """CAT(E, f(T)) of Eq. (6), or E + f(T) with `model.fusion=add`.
+
+    Differs: `linear`, the CAT of recipe `best`, has no GELU, which would leave no item vector a negative part.
+    """
 
     @nn.compact
     def __call__(self, text, rows, uid, train: bool, product=None) -> ItemVectors:
         parts = rows, self.projected("text", text, uid, train, product)
         if self.config.model.fusion == "add":
             return ItemVectors(parts[0] + parts[1], parts)
-        assert self.config.model.fusion == "concat"
-        return ItemVectors(self.layer("cat", jnp.concatenate(parts, axis=-1), uid, train), parts)
+        return ItemVectors(self.joined(parts, uid, train), parts)
 
 
 class DiscoTower(Tower):
@@ -198,4 +211,4 @@ class DiscoTower(Tower):
         own, common = jnp.split(rows, 2, axis=-1)
         texts = (self.projected(name, text, uid, train) for name in ("text", "text_alone"))
         parts = tuple(self.layer(f"part_{n}", x, uid, train) for n, x in enumerate((own, common, *texts), 1))
-        return ItemVectors(self.layer("cat", jnp.concatenate(parts, axis=-1), uid, train), parts)
+        return ItemVectors(self.joined(parts, uid, train), parts)

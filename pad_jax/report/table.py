@@ -21,7 +21,7 @@ LABELS = {
 }
 
 #: Methods that are shown under another name than the one they are chosen by.
-METHOD_LABELS = {"moc": "codes (after Mixture-of-Codes)"}
+METHOD_LABELS = {"disco": "chunks + CLUB (after DisCo)", "moc": "codes (after Mixture-of-Codes)"}
 
 
 def number(value: float) -> str:

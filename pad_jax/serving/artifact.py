@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,10 @@ class Artifact:
         own = {name: EXPERTS[name] for name in experts}
         for name, expert in own.items():
             if expert.kept:
-                inputs = self.scorer.config, self.tables[name], self.arrays[name]
-                new = jax.eval_shape(lambda text, e=expert, i=inputs: e.new_rows(*i, text), np.zeros((1, width), "f4"))
+                inputs = self.scorer.config, self.tables.get(name), self.arrays[name]
+                more: dict[str, Any] = {"titles": [""]} if expert.reads_titles else {}
+                made = partial(expert.new_rows, *inputs, **more)
+                new = jax.eval_shape(made, np.zeros((1, width), "f4"))
                 if (new.shape, new.dtype) != ((1, *expert.row(self.scorer.config)), jnp.float32):
                     raise ValueError("what it has for new items is not that of its settings")
         vectors = {name: (rows, e.width(self.scorer.config)) for name, e in own.items() if not e.own_score}

@@ -165,7 +165,7 @@ class Recommender:
         read = titles if texts is None else texts
         if not len(titles) == len(read) == len(item_ids):
             raise UserError(f"each of {len(item_ids)} new items needs a title: there are {len(titles)}")
-        new, gates = self._new_items(artifact.text.rows(read, vectors))
+        new, gates = self._new_items(artifact.text.rows(read, vectors), read)
         return Recommender(
             replace(
                 artifact,
@@ -179,15 +179,18 @@ class Recommender:
             )
         )
 
-    def _new_items(self, text: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+    def _new_items(self, text: np.ndarray, titles: Sequence[str]) -> tuple[dict[str, Any], np.ndarray]:
         """Vectors and gates of items without ID rows."""
         artifact, count = self.artifact, len(text)
         scorer = artifact.scorer
         config = scorer.config
         knowing = [expert for expert in scorer.experts if EXPERTS[expert].knows_new]
         rows32 = jnp.asarray(text).astype(jnp.float32)
-        known = {e: (artifact.tables.get(e), artifact.arrays.get(e, {})) for e in knowing}
-        rows = {e: EXPERTS[e].new_rows(config, *known[e], rows32) for e in knowing}
+        rows = {}
+        for name in knowing:
+            inputs = config, artifact.tables.get(name), artifact.arrays.get(name, {}), rows32
+            more: dict[str, Any] = {"titles": titles} if EXPERTS[name].reads_titles else {}
+            rows[name] = EXPERTS[name].new_rows(*inputs, **more)
         items = scorer.vectors_from(artifact.params, rows, rows32, jnp.arange(count))
         vectors = jax.tree.map(np.asarray, vectors_of(items))
         for expert in scorer.experts:

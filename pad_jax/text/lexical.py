@@ -24,12 +24,15 @@ class Lexicon:
     weights: Float[np.ndarray, " V"]
 
     @classmethod
-    def fit(cls, texts: Sequence[str]) -> "Lexicon":
-        """That of these texts."""
+    def fit(cls, texts: Sequence[str], least: int = 1) -> "Lexicon":
+        """That of these texts: the features that `least` of them have."""
         number: dict[str, int] = {}
         found = _counted(texts, lambda feature: number.setdefault(feature, len(number)), number)
         texts_with = np.bincount(found.indices, minlength=len(number))
-        return cls(number, 1 + np.log((1 + len(texts)) / (1 + texts_with)))
+        kept = texts_with >= least
+        names = [name for name, stays in zip(number, kept, strict=True) if stays]
+        weights = 1 + np.log((1 + len(texts)) / (1 + texts_with[kept]))
+        return cls({name: n for n, name in enumerate(names)}, weights)
 
     def rows(self, texts: Sequence[str]) -> scipy.sparse.csr_matrix:
         """Unit rows [N, V] float32: a feature that a text has n times has its weight times 1 + log n.

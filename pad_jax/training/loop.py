@@ -28,7 +28,7 @@ from pad_jax.training import memory
 from pad_jax.training.checkpoint import Checkpoints
 from pad_jax.training.optimizer import adamw
 from pad_jax.training.phase import Phase
-from pad_jax.training.step import TrainState, merge, train_step
+from pad_jax.training.step import TrainState, gradient_norms, merge, train_step
 
 SAMPLE = 1 << 16  # users whose batches' sizes are looked at beforehand
 
@@ -43,7 +43,7 @@ class TrainSettings:
     )
     select: str = setting("HR@10", "validation metric of early stopping and best checkpoint", "C", best="nDCG@10")
     weight_decay: float = setting(0.1, "of AdamW, decoupled", "P", least=0)
-    gate_rate: float = setting(1.0, "times learning_rate for the frequency gate", least=0, best=0.03)
+    gate_rate: float = setting(1.0, "times learning_rate for the gate, but where a method has its own", least=0)
     gate_weight_decay: float = setting(0.01, "torch's default", "C", least=0)
     steps_per_dispatch: int = setting(32, "K, batches per call of the device", "O", least=1, below=2**16)
     adjustment: float = setting(
@@ -70,9 +70,7 @@ def block_of_steps(phase: Phase, scorer: Scorer, config: Config, optimizer) -> C
 
     @partial(jax.jit, static_argnames="caps", inline=True)  # traced once, for its shapes and for the loop
     def step(index, state, data, key, rows, caps):
-        first_row = jax.lax.axis_index(parallel.AXIS) * rows.user.shape[1]
-        negative_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
-        batch = make_batch(data, jax.tree.map(lambda x: x[index], rows), first_row, negative_key, caps)
+        batch, loss_key = _batch(index, state, data, key, rows, caps)
         return train_step(phase.loss, optimizer, scorer, config, state, batch, data, loss_key, axis=parallel.AXIS)
 
     def block(state: TrainState, data: DeviceData, count, key, rows, caps):
@@ -85,6 +83,25 @@ def block_of_steps(phase: Phase, scorer: Scorer, config: Config, optimizer) -> C
         return jax.lax.fori_loop(0, count, body, (state, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)))
 
     return block
+
+
+def _batch(index, state: TrainState, data: DeviceData, key, rows, caps):
+    """The batch of step `index` of a block on this device, and the key of its loss."""
+    first_row = jax.lax.axis_index(parallel.AXIS) * rows.user.shape[1]
+    negative_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
+    return make_batch(data, jax.tree.map(lambda x: x[index], rows), first_row, negative_key, caps), loss_key
+
+
+def weigh(phase: Phase, scorer: Scorer, config: Config, *arguments: Any) -> dict[str, float]:
+    """`gradient_norms` of the first step of a block, of whose arguments these are; says them."""
+
+    def first(state, data, _, key, rows, caps):
+        batch, loss_key = _batch(0, state, data, key, rows, caps)
+        return gradient_norms(phase.loss, scorer, config, state, batch, data, loss_key, parallel.AXIS)
+
+    norms = {name: parallel.scalar(x) for name, x in parallel.over_devices(first, donate=False)(*arguments).items()}
+    say(f"{phase.name}: gradient norms at the first step: " + ", ".join(f"{n} {x:.3g}" for n, x in norms.items()))
+    return norms
 
 
 def train(
@@ -112,7 +129,8 @@ def train(
         of: whose they are, see `Workdir`.
 
     Returns all parameters of the best epoch and
-    {"epochs", "best_epoch", "updates", "seconds", "stopped": "patience" | "epochs" | "minutes"}.
+    {"epochs", "best_epoch", "updates", "seconds", "stopped": "patience" | "epochs" | "minutes"}, and where the phase is
+    `weighed` "gradient_norms".
 
     Raises UserError when the loss or a parameter is not finite; the last good checkpoint stays.
     """
@@ -152,6 +170,8 @@ def train(
                 rows, caps = packed(rows)
                 caps = common_caps(usual, caps)
                 arguments = (state, seen, jnp.int32(count), key, parallel.local_rows(rows), caps)
+                if phase.weighed and not status["epoch"] and not sums:
+                    status["norms"] = weigh(phase, scorer, config, *arguments)
                 if not checked:
                     memory.check(run, arguments, aloud=not phase.start)  # once in a run
                     checked = True
@@ -172,7 +192,7 @@ def train(
         result = evaluate(merge(state.params, state.frozen))
         value = -losses["loss"] if phase.by_loss else result[config.train.select]
         better, before = not status["best_epoch"] or value > status["best"], status["seconds"]
-        status = {
+        status |= {
             "epoch": epoch,
             "best_epoch": epoch if better else status["best_epoch"],
             "best": value if better else status["best"],
@@ -195,6 +215,7 @@ def train(
     params, frozen = checkpoints.parameters(status["best_epoch"])
     checkpoints.close()
     summary = {name: status[name] for name in ("best_epoch", "seconds", "log")} | {"epochs": status["epoch"]}
+    summary |= {"gradient_norms": status["norms"]} if "norms" in status else {}
     return merge(params, frozen), summary | {"updates": status["epoch"] * blocks.epoch_steps, "stopped": stopped}
 
 

@@ -71,21 +71,15 @@ class Optimizer(NamedTuple):
 
 
 def adamw(config: Config, limits: Limits) -> Optimizer:
-    """The optimizer of a phase; the gate has a weight decay and a learning rate of its own.
-
-    `train.gate_rate` is for gates that start from `gate.start`; the one number of a `scalar` gate has the common rate.
-    """
+    """The optimizer of a phase; the gate has a weight decay and a learning rate of its own."""
     rate, decay = limits.learning_rate, config.train.weight_decay
-    gate_rate, gate_decay = rate * config.train.gate_rate, config.train.gate_weight_decay
     groups = {
         "rest": optax.adamw(rate, B1, B2, EPSILON, weight_decay=decay),
-        "gate": optax.adamw(gate_rate, B1, B2, EPSILON, weight_decay=gate_decay),
-        "scalar": optax.adamw(rate, B1, B2, EPSILON, weight_decay=gate_decay),
+        "gate": optax.adamw(limits.gate_rate, B1, B2, EPSILON, weight_decay=config.train.gate_weight_decay),
     }
 
     def label(params: Tree) -> Tree:
-        gate = "scalar" if "scalar" in params.get("gate", {}) else "gate"
-        return {name: gate if name == "gate" else "rest" for name in params}
+        return {name: name if name == "gate" else "rest" for name in params}
 
     return Optimizer(optax.partition(groups, label), rate, decay, config.optimizer.tables == "lazy")
 

@@ -54,11 +54,12 @@ SECTIONS.register("finetune", FinetuneSettings)
 
 @dataclass(frozen=True)
 class Limits:
-    """The learning rate of a phase, and the most epochs and minutes it is given; 0 minutes are no limit."""
+    """The learning rates of a phase, and the most epochs and minutes it is given; 0 minutes are no limit."""
 
     epochs: int
     learning_rate: float
     minutes: float
+    gate_rate: float  # of the gate
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,10 @@ class Phase:
     keep: tuple[str, ...] = ()  # paths that are carried along without being trained
     rate: str = ""  # phase of the configuration whose learning rate it has; empty: its own
     gate: str = ""  # kind of gate; empty: config.gate.kind
+    gate_rate: float | None = None  # times its learning rate for the gate; None: config.train.gate_rate
+    held_out: bool = False  # it trains on the events of the validation split, each with what came before it
     by_loss: bool = False  # its best epoch is the one of least training loss: it trains no recommender
+    weighed: bool = False  # the gradients of its loss's parts are measured as it begins
     critics: Callable[[Config, PRNGKeyArray], Params] | None = None  # fresh parameters that the loss alone has
     each_epoch: "EachEpoch | None" = None  # what the data of an epoch are, from those of the run and all parameters
 
@@ -98,7 +102,9 @@ class Phase:
                     f'align or finetune, or SECTIONS.register("{name}", PretrainSettings)'
                 )
         own = getattr(config, self.name)
-        return Limits(own.epochs, getattr(config, self.rate or self.name).learning_rate, own.minutes)
+        rate = getattr(config, self.rate or self.name).learning_rate
+        times = config.train.gate_rate if self.gate_rate is None else self.gate_rate
+        return Limits(own.epochs, rate, own.minutes, rate * times)
 
     def scorer(self, config: Config) -> Scorer:
         """The scorer of its experts."""

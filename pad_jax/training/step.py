@@ -105,6 +105,38 @@ def train_step(
     return TrainState(params, state.frozen, {"dense": dense, "tables": moments}, state.step + 1), metrics
 
 
+def gradient_norms(
+    loss_function: Callable[..., Mapping[str, tuple[float, Any]]],
+    scorer: Scorer,
+    config: Config,
+    state: TrainState,
+    batch: Batch,
+    data: DeviceData,
+    key: PRNGKeyArray | None,
+    axis: str,
+) -> dict[str, Float[Array, ""]]:
+    """The norm of the gradient of each part of a loss, times its weight.
+
+    Args:
+        loss_function: of a phase, see `LossFunction`.
+        scorer: of the phase.
+        config: the run's.
+        state: where the gradient is taken.
+        batch: users of this device.
+        data: what stays on the device.
+        key: draws dropout; None for none.
+        axis: name of the mapped axis.
+    """
+
+    def shares(params):
+        parts = loss_function(scorer, config, merge(params, state.frozen), batch, data, key)
+        return {n: w * part.total / jnp.maximum(jax.lax.psum(part.entries, axis), 1) for n, (w, part) in parts.items()}
+
+    found, pull_back = jax.vjp(shares, state.params)
+    gradients = {name: pull_back({n: jnp.float32(n == name) for n in found})[0] for name in found}
+    return {name: optax.tree.norm(jax.lax.psum(gradient, axis)) for name, gradient in gradients.items()}
+
+
 def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """Two nested dictionaries without a common leaf, as one."""
     merged = dict(first)

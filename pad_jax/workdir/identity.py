@@ -25,13 +25,14 @@ from pad_jax.workdir.results import CURE, read_ranks, read_results, read_summary
 
 #: Fields that say where things are and not what is computed: a workdir may be continued with others.
 PLACES = ("job", "data.path", "text.table", "text.batch", "eval.batch", "eval.serve")
+_GONE = ("experts.freeze_carried", "experts.supervise", "experts.id_scale")  # before 0.7
 _OTHER_JOBS = ("recommend.", "study.", "tune.")
 _IN_THE_DATA = "table."  # whatever it changes, the dataset's own identity says
 
 
 def changes_results(name: str) -> bool:
     """Whether runs that differ in the configuration's field `name` are runs of different things."""
-    return name not in PLACES and not name.startswith((*_OTHER_JOBS, _IN_THE_DATA))
+    return name not in (*PLACES, *_GONE) and not name.startswith((*_OTHER_JOBS, _IN_THE_DATA))
 
 
 def run_name(config: Config) -> str:

@@ -1,28 +1,30 @@
-"""SMEM is PAD without its phase 2."""
+"""SMEM is PAD without its alignment."""
 
 import numpy as np
 import pytest
 
-from pad_jax.training.step import merge
-from tests.support.steps import leaves, names
+from tests.support.steps import leaves
 
 
 @pytest.mark.parametrize("recipe", ["paper", "best"])
-def test_smem_is_pad_with_phase_two_off(setup, recipe):
-    """Its phase 3 starts from what PAD's would start from if phase 2 had not moved anything, and has the same loss."""
-    pad, smem = setup("pad", recipe), setup("smem", recipe)
-    pretrained = pad.previous(pad.method.phases[1])
-    align, finetune = pad.method.phases[1:]
-    _, expected = pad.state(finetune, pad.started(align, pretrained))
-    phase = smem.method.phases[1]
-    _, state = smem.state(phase, pretrained)
-    assert phase.experts == finetune.experts
-    own, theirs = (merge(x.params, x.frozen) for x in (state, expected))
-    flat, other = (leaves(x) for x in (own, theirs))
-    assert set(flat) == set(other)
-    for path, leaf in flat.items():
-        np.testing.assert_array_equal(leaf, other[path], err_msg=path)
+def test_smem_has_pads_phases_without_mmd_and_without_its_start(setup, recipe):
+    """The same experts move in the same phases by the same losses; the aligned expert's ID rows start fresh."""
+    pad, smem = setup("pad", recipe, **{"mmd.weight": 0.0}), setup("smem", recipe)
     batch, _ = pad.batch()
-    np.testing.assert_array_equal(smem.loss(phase, own, batch), pad.loss(finetune, theirs, batch))
-    trained = {n.split("/")[1] for n in names(state.params) if n.startswith("encoders")}
-    assert trained == ({"id", "aligned", "text"} if recipe == "paper" else {"aligned", "text"})
+    for ours, theirs in zip(smem.method.phases, pad.method.phases, strict=True):
+        assert (ours.name, ours.experts) == (theirs.name, theirs.experts)
+        assert {path.split("/")[1] for path in ours.keep} == {path.split("/")[1] for path in theirs.keep}
+        previous = pad.previous(theirs) if theirs.start else None
+        params = pad.started(theirs, previous)
+        np.testing.assert_array_equal(smem.loss(ours, params, batch), pad.loss(theirs, params, batch))
+    pretrained = smem.previous(smem.method.phases[1])
+    started = smem.started(smem.method.phases[1], pretrained)
+    fresh = smem.fresh(smem.method.phases[1])
+    np.testing.assert_array_equal(started["tables"]["aligned"], fresh["tables"]["aligned"])
+    assert (started["tables"]["aligned"][1:] != pretrained["tables"]["id"][1:]).all(axis=1).all()
+    last = smem.started(smem.method.phases[2], started)
+    for path in ("tables/id", "encoders/id", "tables/aligned", "encoders/aligned", "towers/aligned"):
+        part, name = path.split("/")
+        for leaf, value in leaves(last[part]).items():
+            if leaf.split("/")[0] == name:
+                np.testing.assert_array_equal(value, leaves(started[part])[leaf], err_msg=leaf)

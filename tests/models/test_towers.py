@@ -39,6 +39,19 @@ def test_two_linear_layers_are_affine():
     assert {name: layer["kernel"].shape for name, layer in tower.items()} == {"Dense_0": (12, 6), "Dense_1": (6, 16)}
 
 
+def test_a_linear_cat_starts_as_the_sum():
+    """And is any linear map of the parts from then on, without a bias that would give padding a vector."""
+    config = small_config("paper", **{"model.fusion": "linear", "model.dropout": 0.5})
+    for expert, parts in (("aligned", 2), ("disco", 4)):
+        kernel = EXPERTS[expert].init(config, jax.random.key(0), 5, 12)["towers"]["cat"]
+        assert set(kernel) == {"kernel"}
+        np.testing.assert_array_equal(kernel["kernel"], np.concatenate([np.eye(config.model.width)] * parts))
+    rows, text, ids = jnp.ones((3, config.model.width)), jax.random.normal(jax.random.key(1), (3, 12)), jnp.arange(3)
+    tower = EXPERTS["aligned"].init(config, jax.random.key(0), 5, 12)["towers"]
+    found = EXPERTS["aligned"].items(config, tower, text, rows, ids, rngs={"dropout": jax.random.key(2)})
+    np.testing.assert_allclose(found.vector, sum(found.parts), atol=1e-6)
+
+
 def test_unit_rows():
     rows = jnp.asarray([[3.0, 4.0], [0.0, 0.0], [1e-4, 0.0]])
     np.testing.assert_allclose(unit(rows), [[0.6, 0.8], [0, 0], [1, 0]], rtol=1e-6)

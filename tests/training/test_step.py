@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from pad_jax import parallel
 from pad_jax.training.loop import block_of_steps
+from pad_jax.training.step import gradient_norms, merge
 from tests.support.steps import ROWS, assert_equal, leaves
 
 # (phase, recipe, overrides)
@@ -18,7 +20,9 @@ CASES = {
     "pretrain-sampled": ("pretrain", "paper", {"loss": "sampled_softmax"}),
     "align-best": ("align", "best", {}),
     "finetune-best": ("finetune", "best", {}),
-    "finetune-each": ("finetune", "best", {"experts.freeze_carried": False}),
+    "finetune-staged": ("finetune", "best", {"method": "staged"}),
+    "align-drawn": ("align", "best", {"mmd.drawn": 3}),
+    "make-pretrain": ("pretrain", "best", {"method": "make"}),
     "align-gru4rec": ("align", "paper", {"backbone": "gru4rec"}),
     "pretrain-caser": ("pretrain", "best", {"backbone": "caser"}),
     "pretrain-lazy": ("pretrain", "paper", {"optimizer.tables": "lazy"}),
@@ -34,9 +38,9 @@ CASES = {
     "finetune-lazy": ("finetune", "paper", {"optimizer.tables": "lazy", "loss": "sampled_softmax"}),
 }
 
-QUICK = ["pretrain-paper", "align-best", "finetune-each", "disco-pretrain"]
-ON_DEVICES = ["align-paper", "align-official", "pretrain-sampled", "finetune-best", "finetune-each", "finetune-lazy"]
-ON_DEVICES += ["ctrl-align", "disco-best", "llmesr-pretrain"]
+QUICK = ["pretrain-paper", "align-best", "finetune-staged", "disco-pretrain"]
+ON_DEVICES = ["align-paper", "align-official", "pretrain-sampled", "finetune-best", "finetune-staged", "finetune-lazy"]
+ON_DEVICES += ["align-drawn", "ctrl-align", "disco-best", "llmesr-pretrain"]
 
 
 @pytest.mark.parametrize(
@@ -99,3 +103,31 @@ def test_empty_steps_are_not_taken(setup):
     optimizer, state = s.state(phase)
     after, _ = run_on(2, s, phase, state, optimizer, steps=1)
     assert int(after.step) == 1
+
+
+@pytest.mark.slow
+def test_gradient_norms_of_the_parts_of_a_loss(setup):
+    """Each is that of its part alone, weight included; together they are the gradient of the step."""
+    s = setup("best", **{"mmd.weight": 3.0, "model.dropout": 0.0})
+    phase = s.phase("align")
+    _, state = s.state(phase, s.previous(phase))
+    batch, _ = s.batch()
+    key = jax.random.key(0)
+
+    @jax.jit
+    def norms(state, batch, data):
+        inputs = s.scorer(phase), s.config, state, batch, data, key
+        return jax.vmap(lambda _: gradient_norms(phase.loss, *inputs, "x"), axis_name="x")(jnp.zeros(1))
+
+    found = norms(state, batch, s.data)
+
+    def value(params, weights):
+        parts = phase.loss(s.scorer(phase), s.config, merge(params, state.frozen), batch, s.data, key)
+        assert set(parts) == {"rec", "mmd"}
+        return sum(weights[name] * mean.value for name, (_, mean) in parts.items())
+
+    gradient = jax.jit(jax.grad(value))
+    for weights in ({"rec": 1.0, "mmd": 0.0}, {"rec": 0.0, "mmd": 3.0}):
+        norm = optax.tree.norm(gradient(state.params, weights))
+        name = max(weights, key=lambda n: weights[n])
+        np.testing.assert_allclose(found[name][0], norm, rtol=1e-5)
