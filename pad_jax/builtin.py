@@ -36,6 +36,8 @@ import pad_jax.methods.llmemb
 import pad_jax.methods.llmesr
 import pad_jax.methods.moc
 import pad_jax.methods.staged
+import pad_jax.methods.unlearned
+import pad_jax.methods.blend
 import pad_jax.methods.pad
 import pad_jax.recommend
 import pad_jax.studies.study

@@ -33,7 +33,7 @@ def rows(config: Config) -> list[Row]:
     package = str(Path(registry.__file__).resolve().parent)
     found = {}
     for name in methods():
-        usual = name in (*TABLE_2, "pad") or not METHODS.entry(name).source.startswith(package)
+        usual = name in (*TABLE_2, "blend", "pad") or not METHODS.entry(name).source.startswith(package)
         found[name] = Row(name, name, equal_budget(config, name), usual=usual)
     for name in ("smem", "llmemb"):
         found[name] = replace(found[name], base=found["pad"], shares=("pretrain",))

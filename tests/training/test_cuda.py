@@ -17,7 +17,7 @@ CONFIGS = {
 }
 
 
-OTHERS = ("llminit", "letitgo", "alphafuse", "whitenrec", "llmemb", "llmesr", "moc")
+OTHERS = ("llminit", "letitgo", "alphafuse", "whitenrec", "llmemb", "llmesr", "moc", "staged", "make", "smem", "blend")
 
 
 def lower(setup, part):

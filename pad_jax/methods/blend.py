@@ -1,0 +1,126 @@
+"""Blend: what is learned, what is counted and what the words say, summed by weights that unseen events choose."""
+
+from dataclasses import dataclass, replace
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from pad_jax.batching.batch import Batch
+from pad_jax.batching.device import DeviceData
+from pad_jax.blocks import map_blocks, rows_that_fit
+from pad_jax.data.dataset import Dataset
+from pad_jax.losses.mean import masked_mean
+from pad_jax.methods.base import Losses, Method, Phase
+from pad_jax.methods.letitgo import DeltaExpert
+from pad_jax.methods.pad import pretrain_loss
+from pad_jax.methods.registry import METHODS
+from pad_jax.models.experts import EXPERTS
+from pad_jax.models.gate import GATES
+from pad_jax.models.scorer import Params, Scorer, vectors_of
+from pad_jax.settings import Config, setting
+
+#: The shares of learned, counts and words, and what multiplies their sum in the loss: where both start.
+STARTS, SHARPNESS = (0.07, 0.18, 0.75), 70.0
+
+
+@dataclass(frozen=True)
+class BlendSettings:
+    bound: float = setting(1.0, "longest correction of an item's text vector, which has length 1", "V", least=0)
+    shrink: float = setting(10.0, "k: an item met c times in training has c / (c + k) of its correction", "V", least=0)
+    dropout: float = setting(0.5, "of the encoder", "V", least=0, below=1)
+    followers: int = setting(64, "items that most often followed an item", "O", unit="items", least=1, below=2**16)
+    words: int = setting(512, "directions of the words of all titles", "V", least=1, below=2**16)
+    whitening: float = setting(0.5, "their deviations are divided by themselves to this power", "V", least=0)
+    gate_rate: float = setting(20.0, "times learning_rate for the weights", "O", least=0)
+
+
+class LearnedExpert(DeltaExpert):
+    """T[i] / |T[i]| + c / (c + k) delta[i]; a user is the profile of these plus what the encoder makes of them."""
+
+    key = 11
+
+    def bound(self, config: Config) -> float:
+        return config.blend.bound
+
+    def arrays(self, config: Config, dataset: Dataset, text: Float[np.ndarray, "I E"] | None) -> dict[str, np.ndarray]:
+        count = dataset.counts.astype(np.float32)
+        return {"met": count / np.maximum(count + config.blend.shrink, 1e-6)}
+
+    def encoder(self, config: Config) -> nn.Module:
+        model = replace(config.model, dropout=config.blend.dropout, user="profile")
+        return super().encoder(replace(config, model=model))  # type: ignore[call-arg]
+
+
+class BlendGate(nn.Module):
+    """Shares of the experts, the same for every item; `sharpness` is the loss's own."""
+
+    @nn.compact
+    def __call__(self, vectors: tuple, bucket: Int[Array, " R"]) -> Float[Array, "R K"]:
+        self.param("sharpness", lambda _: jnp.log(jnp.float32(SHARPNESS)))
+        shares = jax.nn.softmax(self.param("shares", lambda _: jnp.log(jnp.asarray(STARTS, jnp.float32))))
+        return jnp.broadcast_to(shares, (len(bucket), len(STARTS)))
+
+
+def blend_loss(
+    scorer: Scorer, config: Config, params: Params, batch: Batch, data: DeviceData, key: PRNGKeyArray | None
+) -> Losses:
+    """1 - nDCG of the last event of each window, with a rank that can be differentiated, by the shares alone.
+
+    The rank is 1 + the sum over all items j that the user has not met of sigmoid(s_j - s_target): a likelihood would
+    look at the whole catalogue, and pay for what is popular wherever it stands.
+    """
+    rows = len(data.bucket)
+    items = scorer.item_vectors(params, jnp.arange(rows), data)
+    history = jax.tree.map(lambda x: batch.inputs_of(x[batch.event_item]), vectors_of(items))
+    users = scorer.users(params, history, batch.layout)
+    items, users = jax.lax.stop_gradient((items, jax.tree.map(batch.layout.last, users)))
+    gated = scorer.gated(params, items, jnp.asarray(data.bucket))
+    target = batch.layout.last(batch.targets)
+    met = batch.layout.grid.to_grid(batch.inputs_of(batch.event_item))
+    sharpness = jnp.exp(params["gate"]["sharpness"])
+
+    @jax.checkpoint
+    def gain(part):
+        user, target, met = part
+        scores = sharpness * scorer.scores(user, gated, rows)
+        own = jnp.take_along_axis(scores, target[:, None], axis=1)
+        user = jnp.arange(len(met))[:, None]
+        others = scores.at[user, met].set(-jnp.inf).at[:, 0].set(-jnp.inf)
+        return 1 / jnp.log2(1.5 + jax.nn.sigmoid(others - own).sum(axis=1))  # the target itself adds 1/2
+
+    gains = map_blocks(gain, (users, target, met), rows_that_fit(rows))
+    known = (target > 0) & (met != target[:, None]).all(axis=1)
+    return {"ndcg": (1.0, masked_mean(1 - gains, known))}
+
+
+def blend(config: Config) -> Method:
+    """A learned expert, trained alone; then the shares of it, of counts and of words.
+
+    No expert moves in the second phase, which learns four numbers from the events of the validation split: the first
+    has not seen them, and an expert that knows its training events by heart would be trusted for it.
+    """
+    carried = ("tables/learned", "encoders/learned")
+    return Method(
+        "blend",
+        (
+            Phase("pretrain", ("learned",), pretrain_loss),
+            Phase(
+                "finetune",
+                ("learned", "counts", "words"),
+                blend_loss,
+                start={path: path for path in carried},
+                keep=carried,
+                gate="blend",
+                gate_rate=config.blend.gate_rate,
+                held_out=True,
+            ),
+        ),
+    )
+
+
+EXPERTS.register("learned", LearnedExpert())
+GATES.register("blend", lambda config, experts: BlendGate())
+METHODS.register("blend", blend, settings=BlendSettings)

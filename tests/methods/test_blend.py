@@ -1,0 +1,193 @@
+"""Blend: the experts that nothing trains, the shares of all, and what they learn from."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pad_jax
+from pad_jax.errors import UserError
+from pad_jax.evaluation.baselines import DECAY, scores_of
+from pad_jax.models.experts import EXPERTS, profile
+from pad_jax.models.scorer import vectors_of
+from pad_jax.models.towers import unit
+from pad_jax.pipeline import Run
+from pad_jax.run import run
+from pad_jax.settings import with_fields
+from pad_jax.workdir.results import read_ranks
+from tests.support.data import laid_out, small_config, tiny_dataset, write_table
+from tests.support.registries import as_demo
+from tests.support.steps import Setup, names
+
+WORDS = ["black", "green", "tea", "coffee", "dark", "light", "organic", "roast", "bags", "tin"]
+
+
+@pytest.fixture(scope="module")
+def titled():
+    """The tiny dataset with titles that have words in common; items 4 and 9 have none."""
+    random = np.random.default_rng(3)
+    titles = [" ".join(random.choice(WORDS, 4, replace=False)) for _ in range(30)]
+    titles[3], titles[8] = "", "unheard"
+    return replace(tiny_dataset(), titles=titles)
+
+
+@pytest.fixture
+def setup(titled, text):
+    def make(**fields):
+        fields = {"train.adjustment": 0.0, "blend.words": 24, "blend.followers": 30} | fields
+        return Setup(small_config("best", method="blend", **fields), titled, text)
+
+    return make
+
+
+def experts_alone(s, titled):
+    """Scores [16, 31] of each expert after the last of the first 16 training windows' inputs, and these inputs."""
+    phase = s.method.phases[1]
+    params = s.started(phase, s.previous(phase))
+    batch, _ = s.batch()
+    items = s.scorer(phase).item_vectors(params, jnp.arange(31), s.data)
+    history = jax.tree.map(lambda x: batch.inputs_of(x[batch.event_item]), vectors_of(items))
+    users = jax.tree.map(batch.layout.last, s.scorer(phase).users(params, history, batch.layout))
+    found = {
+        "counts": EXPERTS["counts"].score(users["counts"], items["counts"].vector, 31),
+        "words": users["words"] @ items["words"].vector.T,
+        "learned": users["learned"] @ items["learned"].vector.T,
+    }
+    return params, {name: np.asarray(x) for name, x in found.items()}, np.asarray(s.data.windows)[:16, :-1]
+
+
+def test_counts_and_words_are_the_baselines(setup, titled):
+    """With room for all counts and directions and nothing divided, the experts are `counts` and `words`."""
+    s = setup(**{"blend.whitening": 0.0})
+    _, found, inputs = experts_alone(s, titled)
+    baselines = scores_of(titled, None)
+    expected = baselines["counts"](inputs)
+    np.testing.assert_allclose(found["counts"], [expected(u) for u in range(16)], rtol=1e-6)
+    assert (found["counts"] > 0).any()
+    rows = np.asarray(EXPERTS["words"].look_up(None, jnp.arange(31), s.data.arrays["words"]))
+    assert not rows[[0, 4, 9]].any()
+    length = np.linalg.norm(rows, axis=1)
+    np.testing.assert_allclose(np.delete(length, [0, 4, 9]), 1, rtol=1e-5)
+
+
+def test_words_are_the_decayed_profile(setup, titled):
+    s = setup()
+    _, found, inputs = experts_alone(s, titled)
+    rows = np.asarray(s.data.arrays["words"]["rows"])
+    weight = DECAY ** np.arange(inputs.shape[1])[::-1] * (inputs > 0)
+    users = np.asarray(unit(jnp.asarray((weight[:, :, None] * rows[inputs]).sum(axis=1), jnp.float32)))
+    np.testing.assert_allclose(found["words"], users @ rows.T, atol=1e-5)
+
+
+def test_the_largest_counts_are_kept(setup, titled):
+    every, three = (setup(**{"blend.followers": m}).data.arrays["counts"] for m in (30, 3))
+    np.testing.assert_array_equal(three["value"], np.asarray(every["value"])[:, :3])
+    assert (np.diff(every["value"], axis=1) <= 0).all()
+    with pytest.raises(UserError, match="the expert counts scores the whole catalogue alone"):
+        EXPERTS["counts"].score({"item": jnp.ones((1, 3), int)}, {"item": jnp.ones((5, 3), int)}, 31)
+
+
+def test_a_profile_is_a_weighted_mean():
+    mask = np.array([[0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 1]], bool)
+    grid = np.random.default_rng(0).normal(size=(*mask.shape, 4)).astype(np.float32) * mask[:, :, None]
+    layout = laid_out(mask)
+    found = np.asarray(layout.grid.to_grid(profile(layout.grid.to_tokens(jnp.asarray(grid)), layout, 0.7)))
+    for row in range(3):
+        for slot in np.nonzero(mask[row])[0]:
+            weight = 0.7 ** np.arange(slot + 1)[::-1] * mask[row, : slot + 1]
+            expected = weight @ grid[row, : slot + 1] / weight.sum()
+            np.testing.assert_allclose(found[row, slot], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_corrections_are_bounded_and_shrunk(setup, titled):
+    """c / (c + k) of a correction of length 1 at most; none for what training never met."""
+    s = setup(**{"blend.shrink": 2.0})
+    table = jnp.full((31, 16), 5.0)
+    rows = EXPERTS["learned"].bounded(s.config, table)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
+    used = EXPERTS["learned"].look_up(rows, jnp.arange(31), s.data.arrays["learned"])
+    counts = titled.counts.astype(float)
+    np.testing.assert_allclose(np.linalg.norm(used, axis=1), counts / (counts + 2), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_loss_is_ndcg_with_a_soft_rank(setup, titled):
+    """Against loops over the last event of each window; nothing but the shares and their sharpness moves."""
+    s = setup()
+    phase = s.method.phases[1]
+    params, found, inputs = experts_alone(s, titled)
+    batch, _ = s.batch()
+    params["gate"] = {"sharpness": jnp.log(7.0), "shares": jnp.log(jnp.asarray([0.2, 0.5, 0.3]))}
+    total = 7 * sum(w * found[name] for w, name in zip((0.2, 0.5, 0.3), phase.experts, strict=True))
+    targets = np.asarray(s.data.windows)[:16, -1]
+    losses = []
+    for scores, target, history in zip(total, targets, inputs, strict=True):
+        if target in history:
+            continue
+        others = np.setdiff1d(np.arange(1, 31), [*history, target])
+        rank = 1 + (1 / (1 + np.exp(scores[target] - scores[others]))).sum()
+        losses.append(1 - 1 / np.log2(1 + rank))
+    assert 0 < len(losses) < 16
+    scorer = s.scorer(phase)
+
+    def value(params):
+        return phase.loss(scorer, s.config, params, batch, s.data, None)["ndcg"][1].value
+
+    np.testing.assert_allclose(value(params), np.mean(losses), rtol=1e-4)
+    gradient = jax.grad(value)(params)
+    moved = {name for name in names(gradient) if np.asarray(_at(gradient, name)).any()}
+    assert moved == {"gate/shares", "gate/sharpness"}
+
+
+def _at(tree, path):
+    for part in path.split("/"):
+        tree = tree[part]
+    return tree
+
+
+@pytest.fixture
+def named(world, titled, text, tmp_path):
+    """Fields of a run on the titled dataset."""
+    as_demo(titled)
+    table = tmp_path / "titled.safetensors"
+    write_table(table, text[1:], titled, {"encoder": "random"})
+    return world | {"text.table": str(table), "method": "blend", "blend.words": 24}
+
+
+@pytest.mark.slow
+def test_the_shares_learn_from_validation_events(named, tmp_path):
+    """Each with all that came before it; the expert of the first phase has seen none of them."""
+    job = Run(small_config("best", **named), tmp_path / "w", str)
+    first, second = job.method.phases
+    assert job.data_of(first) is job.data
+    windows = np.asarray(job.data_of(second).windows).reshape(-1, 9)
+    valid = job.splits["valid"]
+    np.testing.assert_array_equal(windows[-len(valid.target) :, -1], valid.target)
+    np.testing.assert_array_equal(windows[-len(valid.target) :, :-1], valid.inputs)
+
+
+@pytest.mark.slow
+def test_it_is_trained_served_and_knows_new_items_by_their_titles(named, titled, text, tmp_path, capsys):
+    config, workdir = small_config("best", **named), tmp_path / "w"
+    run(config, workdir)
+    assert "blend (finetune)" in capsys.readouterr().out
+    model = pad_jax.load(workdir)
+    assert model.artifact.scorer.experts == ("learned", "counts", "words")
+    more = model.with_items(["n1", "n2"], [titled.titles[6], "unheard of"], np.stack([text[7], text[2]]))
+    vectors, gates = more.artifact.vectors, more.artifact.gates
+    np.testing.assert_allclose(vectors["words"][31], vectors["words"][7], atol=1e-5)
+    assert not vectors["words"][32].any()
+    assert not vectors["counts"]["value"][31:].any()
+    np.testing.assert_allclose(gates[31:], gates[[7, 7]], rtol=1e-6)
+    assert {"n1", "n2"} <= set(more.recommend([["i6"]], k=32, exclude_history=False).items[0])
+    with pytest.raises(UserError, match="the score of the expert 'counts' is not an inner product"):
+        model.item_vectors()
+    job = Run(with_fields(config, {"job": "evaluate"}), workdir, str)
+    split = job.splits["test"]
+    histories = [[titled.item_ids[i - 1] for i in row if i] for row in split.inputs]
+    whole = split.history.lengths == [len(set(history)) for history in histories]
+    assert whole.sum() > 5
+    ranks = model.ranks(histories, [titled.item_ids[i - 1] for i in split.target])
+    np.testing.assert_allclose(ranks[whole], read_ranks(workdir)[f"test/{job.served.name}"][whole])
