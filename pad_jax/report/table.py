@@ -37,7 +37,7 @@ def rows(results: Mapping[str, Any], split: str) -> list[tuple[str, Mapping[str,
         last = name == list(results["phases"])[-1]
         title = METHOD_LABELS.get(method, method)
         label = f"{title} ({name})" if last else f"{title}, phase {name}"
-        if name == "pretrain" and method in ("sasrec", "smem", "pad"):
+        if name == "pretrain" and method in ("sasrec", "smem", "staged", "pad"):
             label = f"{backbone}, IDs only" + ("" if method == "sasrec" else f" ({method}'s phase 1)")
         table.append((label, phase[split]))
     return table + [(LABELS[name], metrics and metrics[split]) for name, metrics in results["baselines"].items()]
