@@ -1,9 +1,10 @@
 """Items that training never saw: how often they are found on the day they appear.
 
-5 % of Prime Pantry's items are taken out of the events and of the catalogue, PAD is trained on the rest as on any own
-table (configs/table.py, recipe `best`), and the items come back as new ones, by their titles. Users whose last event
-is such an item are asked for: their history before it, without new items, gives a list of 10 out of all items. Beside
-it text_cosine, which needs no training either: cosine of the titles' vectors, item and last item of the history.
+5 % of Prime Pantry's items are taken out of the events and of the catalogue, a method is trained on the rest as on
+any own table (configs/table.py, recipe `best`), and the items come back as new ones, by their titles. Users whose
+last event is such an item are asked for: their history before it, without new items, gives a list of 10 out of all
+items. Beside it text_cosine, which needs no training either: cosine of the titles' vectors, item and last item of the
+history.
 
 The run is kept in `--workdir`; a killed one goes on.
 """
@@ -28,6 +29,7 @@ SHARE = 0.05
 def main() -> None:
     parser = arguments(__doc__, rounds=1)
     parser.add_argument("--workdir", default="runs/new_items", help="(default %(default)s)")
+    parser.add_argument("--method", default="staged", help="what is trained (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the held-out items and of training")
     parser.add_argument("settings", nargs="*", help="further --config.FIELD=VALUE of the training, after --")
     options = parser.parse_args()
@@ -47,6 +49,7 @@ def main() -> None:
     write(folder / "items.csv", ("item", "title"), ((ids[n], data.titles[n - 1]) for n in old))
     settings = {
         "dataset": "new_items",
+        "method": options.method,
         "data.min_events": 3,
         "eval.serve": "last",
         "table.events": folder / "events.csv",
@@ -54,7 +57,7 @@ def main() -> None:
         "table.time": "",
         "seed": options.seed,
     }
-    workdir = folder / f"pad-s{options.seed}"
+    workdir = folder / f"{options.method}-s{options.seed}"
     flags = [f"--config.{name}={value}" for name, value in settings.items()] + options.settings
     code = command_line(["main.py", "--config=configs/table.py:all", *flags, f"--workdir={workdir}"])
     if code:
@@ -73,7 +76,7 @@ def main() -> None:
         near.append(ids[np.argsort(-scores, kind="stable")[:10]])
     columns = ("scorer", "targets", "new_items", "items", "hr10", "ndcg10", "new_share_of_lists")
     with Report("new_items", columns) as report:
-        for name, lists in (("pad", found), ("text_cosine", np.array(near))):
+        for name, lists in ((options.method, found), ("text_cosine", np.array(near))):
             hits = lists == targets[:, None]
             ndcg = (hits / np.log2(np.arange(2, 12))).sum(axis=1).mean()
             fresh = np.isin(lists.astype(str), ids[new].astype(str)).mean()

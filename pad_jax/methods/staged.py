@@ -19,7 +19,7 @@ from pad_jax.settings import Config, setting
 
 @dataclass(frozen=True)
 class StagedSettings:
-    id_scale: float = setting(0.1, "the aligned expert's ID rows start as the pre-trained ones times this", "V")
+    id_scale: float = setting(0.1, "the aligned ID rows start as the pre-trained ones times this", "V", least=0)
     gate_start: tuple[float, ...] = setting((-2.0, 1.0, 0.0), "logits of ID, aligned and text at bucket 0", "V")
     gate_rate: float = setting(0.03, "times learning_rate for the gate", "V", least=0)
 

@@ -21,6 +21,8 @@ from pad_jax.text.transform import Transform, whiten
 class Unlearned(Expert):
     """An expert without parameters."""
 
+    learns = False
+
     def init(self, config: Config, key: PRNGKeyArray, items: int, text_width: int) -> dict[str, Any]:
         return {}
 

@@ -77,6 +77,7 @@ class Expert:
     kept            names of its arrays that `new_rows` needs. Where there are some, all its arrays are made once for a
                     run and are the run's own from then on, for they are learned and not only computed
     start, slope    logits of its gate at bucket 0 (padding), and how much they rise to the coldest bucket
+    learns          it has parameters
     own_score       its score is `score` and not the inner product of user and item vector
     """
 
@@ -89,6 +90,7 @@ class Expert:
     kept: tuple[str, ...] = ()
     start: float = 0.0
     slope: float = -1.0
+    learns: bool = True
     own_score: bool = False
 
     def width(self, config: Config) -> int:

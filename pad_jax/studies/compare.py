@@ -53,9 +53,9 @@ def report(study: Study) -> Page:
     page.text(
         "Every method has the same patience and batch, and as many epochs in all as PAD's phases together: the last "
         "phase of a method gets those of the phases that it has not. A phase has the learning rate that PAD's phase of "
-        "this name has, and a recommender that starts from nothing that of phase 1. The recipe was chosen for PAD on "
-        "validation data; its ways with text (`train.adjustment` in the loss of whatever reads text, `model.fusion`, "
-        "`model.text_tower`) and with several experts (`experts`) hold for every method that has such parts."
+        "this name has, and a recommender that starts from nothing that of phase 1. The recipe was chosen for `staged` "
+        "on validation data; its ways with text (`train.adjustment` in the loss of whatever reads text, "
+        "`model.fusion`, `model.text_tower`) hold for every method that has such parts."
     )
     page.text(
         "Mean and standard deviation over seeds. `gain` is that of nDCG@10 over SASRec; p is of a paired t-test over "
@@ -137,8 +137,7 @@ def updates_of(study: Study, name: str, group: RunGroup) -> dict[str, float]:
         steps = float(np.mean([r["phases"][phase.name].get("updates", np.nan) for r in group.results]))
         if np.isnan(steps):  # made by an earlier version
             return {}
-        moved = [e for e in phase.experts if f"encoders/{e}" not in phase.keep]
-        for key in ("all", *moved):
+        for key in ("all", *phase.moves):
             found[key] = found.get(key, 0.0) + steps
     return found
 

@@ -93,6 +93,11 @@ class Phase:
         """Whether its model does."""
         return any(EXPERTS[expert].reads_text for expert in self.experts)
 
+    @property
+    def moves(self) -> tuple[str, ...]:
+        """The experts that it trains."""
+        return tuple(e for e in self.experts if EXPERTS[e].learns and f"encoders/{e}" not in self.keep)
+
     def limits(self, config: Config) -> Limits:
         """Its learning rate and its budget. Raises UserError where the configuration has none for it."""
         for name in {self.name, self.rate or self.name}:

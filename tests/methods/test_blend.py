@@ -162,6 +162,7 @@ def test_the_shares_learn_from_validation_events(named, tmp_path):
     job = Run(small_config("best", **named), tmp_path / "w", str)
     first, second = job.method.phases
     assert job.data_of(first) is job.data
+    assert (first.moves, second.moves) == (("learned",), ())
     windows = np.asarray(job.data_of(second).windows).reshape(-1, 9)
     valid = job.splits["valid"]
     np.testing.assert_array_equal(windows[-len(valid.target) :, -1], valid.target)
