@@ -43,6 +43,7 @@ def test_a_recipe_fills_what_the_command_line_leaves_alone():
     assert (official.train.batch, official.gate.kind, official.finetune.learning_rate) == (128, "bucket", 1e-4)
     mixed = parse("--config.recipe=official", "--config.gate.kind=shared", "--config.train.batch=16").config
     assert (mixed.train.batch, mixed.gate.kind, mixed.finetune.learning_rate) == (16, "shared", 1e-4)
+    assert (official.train.patience, official.text.normalize) == (21, False)
 
 
 def test_every_recipe_names_known_fields():

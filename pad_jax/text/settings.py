@@ -18,7 +18,7 @@ class TextSettings:
         "all-MiniLM-L6-v2", "name, local directory or hub id of a Hugging Face encoder; tfidf: words, without torch"
     )
     revision: str = setting("", "hub revision; empty: the newest")
-    table: str = setting("", "text table to read; empty: runs/<dataset>/text-<encoder>-<pooling>.safetensors")
+    table: str = setting("", "text table to read; empty: runs/<dataset>/text-<encoder>-<pooling>[-raw].safetensors")
     adapters: tuple[str, ...] = setting(
         (), "LoRA adapters (directories or hub ids), merged into the encoder in this order"
     )
@@ -31,7 +31,7 @@ class TextSettings:
         "from tokens to a vector; mean_text leaves special tokens and prompt out [C]",
         choices=("mean", "mean_text", "cls", "last"),
     )
-    normalize: bool = setting(True, "rows of length 1", "O")
+    normalize: bool = setting(True, "rows of length 1", "O; the official code takes rows as they are", official=False)
     prompt: str = setting("", "put before every title")
     max_length: int = setting(512, "longer titles are cut", "C LLM2Vec", unit="tokens", least=1)
     batch: int = setting(128, "titles encoded at once", least=1, below=2**20)

@@ -42,7 +42,8 @@ def table_path(config: Config) -> Path:
     """Where the text table of a configuration is."""
     if config.text.table:
         return Path(config.text.table)
-    name = f"{config.text.encoder}-{config.text.pooling}".strip("/").replace("/", "_")
+    raw = "" if config.text.normalize else "-raw"
+    name = f"{config.text.encoder}-{config.text.pooling}{raw}".strip("/").replace("/", "_")
     return Path("runs") / config.dataset / f"text-{name}.safetensors"
 
 

@@ -39,7 +39,13 @@ class TrainSettings:
         16, "users per step, on all devices together", "P", least=1, below=2**24, official=128, best=128
     )
     patience: int = setting(
-        10, "epochs without a better validation value", "P", unit="epochs", least=1, official=20, best=5
+        10,
+        "epochs without a better validation value",
+        "P; the official code stops after more than 20",
+        unit="epochs",
+        least=1,
+        official=21,
+        best=5,
     )
     select: str = setting("HR@10", "validation metric of early stopping and best checkpoint", "C", best="nDCG@10")
     weight_decay: float = setting(0.1, "of AdamW, decoupled", "P", least=0)

@@ -38,6 +38,8 @@ def test_other_texts_of_the_same_items_have_a_table_of_their_own(dataset, text, 
     found = TextSource(config, other)
     assert found.path.name == f"{usual.stem}-{other.texts_sha256[:8]}.safetensors"
     assert found.table is None
+    raw = table_path(make_config(**{"text.normalize": False}))  # recipe `official`: one dataset has both
+    assert raw.name == usual.name.replace(".safetensors", "-raw.safetensors")
     named = TextSource(make_config(**{"text.table": str(usual)}), other)
     with pytest.raises(UserError, match="was made from other texts of these items"):
         _ = named.table
