@@ -183,7 +183,7 @@ def with_new_items(model: Recommender, run: Run) -> Recommender:
         path = Path(config.recommend.catalogue)
         items = read_catalogue(path, config.table)
     elif reader.catalogue is not None and config.table.catalogue:
-        path, items = Path(config.table.catalogue), reader.catalogue(config)
+        path, items = Path(config.data.path) / config.table.catalogue, reader.catalogue(config)
         gone = len(set(model.item_ids) - set(items["item"]))
         if gone:
             say(f"{gone:,} items of the model are not in {path}; they stay in the lists")

@@ -25,10 +25,12 @@ _BLOCK = 1 << 20
 
 def data_folder(config: DataSettings, folder: str) -> Path:
     """`config.data.path`, else $PAD_JAX_DATA/<folder>, else data/<folder>."""
-    if config.path:
-        return Path(config.path)
-    root = os.environ.get("PAD_JAX_DATA")
-    return Path(root or "data") / folder
+    return Path(config.path) if config.path else usual_folder(folder)
+
+
+def usual_folder(folder: str) -> Path:
+    """$PAD_JAX_DATA/<folder>, else data/<folder>; a config file may give it as `config.data.path`."""
+    return Path(os.environ.get("PAD_JAX_DATA") or "data") / folder
 
 
 def find_files(config: DataSettings, folder: str, base_url: str, sha256: Mapping[str, str]) -> dict[str, Path]:

@@ -36,8 +36,8 @@ _GONE_WITH_IT = [
 class TableSettings:
     """Files (.csv, .tsv, .parquet, .jsonl) and the names of their columns."""
 
-    events: str = setting("", "file of events")
-    catalogue: str = setting("", "file of items")
+    events: str = setting("", "file of events, in the folder `data.path` where that is given")
+    catalogue: str = setting("", "file of items, in the same folder")
     user: str = setting("user", "column of users")
     item: str = setting("item", "column of items, in both files")
     time: str = setting(
@@ -51,16 +51,21 @@ class TableSettings:
 
 def load(config: Config) -> Dataset:
     """The dataset; every item of the catalogue is a candidate, whether an event names it or not."""
-    paths = Path(config.table.events), Path(config.table.catalogue)
-    for name, path in zip(("events", "catalogue"), paths, strict=True):
-        _check_given(config, name, path)
+    paths = [file_of(config, name) for name in ("events", "catalogue")]
     return prepared(config, paths, lambda: read(config, *paths))
 
 
-def _check_given(config: Config, name: str, path: Path) -> None:
-    if not getattr(config.table, name):
+def file_of(config: Config, name: str) -> Path:
+    """The file `table.<name>`, events or catalogue, in the folder `data.path` where that is given.
+
+    Raises UserError where it is none that can be read.
+    """
+    given, folder = getattr(config.table, name), config.data.path
+    if not given:
         raise UserError(f"config.table.{name} is empty: set --config.table.{name}=FILE")
-    check_readable(path, f"set --config.table.{name}")
+    path = Path(folder) / given
+    check_readable(path, "set --config.data.path to its folder" if folder else f"set --config.table.{name}")
+    return path
 
 
 def read(config: Config, events: Path, catalogue: Path) -> Dataset:
@@ -70,14 +75,12 @@ def read(config: Config, events: Path, catalogue: Path) -> Dataset:
 
 def events_of(config: Config) -> Events:
     """The events of `table.events` as they are, whatever items they name."""
-    _check_given(config, "events", Path(config.table.events))
-    return read_events(Path(config.table.events), config.table)
+    return read_events(file_of(config, "events"), config.table)
 
 
 def catalogue_of(config: Config) -> pl.DataFrame:
     """The items of `table.catalogue`, see `read_catalogue`."""
-    _check_given(config, "catalogue", Path(config.table.catalogue))
-    return read_catalogue(Path(config.table.catalogue), config.table)
+    return read_catalogue(file_of(config, "catalogue"), config.table)
 
 
 def read_events(path: Path, table: TableSettings) -> Events:

@@ -11,6 +11,8 @@ import polars as pl
 import pytest
 
 import pad_jax.data.readers as readers
+from pad_jax.cli import parse
+from pad_jax.data.files import usual_folder
 from pad_jax.data.table import read_catalogue
 from pad_jax.errors import UserError
 from tests.support.data import sequences
@@ -195,3 +197,33 @@ def test_ids_as_people_export_them(shop):
     assert sequences(readers.load(table_config(floats))) == {"7": ["1", "2", "3", "4", "5", "6"]}
     text = shop("user,item,time\n" + "".join(f"a,00{n},{n}\n" for n in range(1, 7)), ITEMS.replace("\ni", "\n00"))
     assert sequences(readers.load(table_config(text))) == {"a": [f"00{n}" for n in range(1, 7)]}
+
+
+def test_files_stand_in_the_data_folder(shop):
+    """Relative names are of files in `data.path`; others stay what they are."""
+    folder = shop()
+    expected = readers.load(table_config(folder)).fingerprint
+    names = {"events": "events.csv", "catalogue": "items.csv"}
+    assert readers.load(table_config(folder, data={"path": str(folder)}, **names)).fingerprint == expected
+    assert readers.load(table_config(folder, data={"path": "/elsewhere"})).fingerprint == expected
+    with pytest.raises(UserError, match=r"/elsewhere/events\.csv does not exist; set --config\.data\.path"):
+        readers.load(table_config(folder, data={"path": "/elsewhere"}, **names))
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "sizes", "targets"),
+    [
+        ("beauty", "amazon_beauty", (22_363, 12_101, 198_502), (22_363, 22_363)),
+        ("movietweetings", "movietweetings", (16_554, 10_506, 100_000), (2_732, 2_897)),
+        ("retail", "online_retail", (4_335, 3_659, 266_226), (943, 1_442)),
+    ],
+)
+def test_datasets_of_the_trial_are_read_whole(name, folder, sizes, targets):
+    """Users, items and events as published, and as many targets as the split of the protocol leaves."""
+    if not (usual_folder(folder) / "events.parquet").exists():
+        pytest.skip(f"needs real data: set PAD_JAX_DATA to a folder with {folder}/")
+    config = parse(["main.py", f"--config={name}"]).config
+    data = readers.load(config)
+    assert (data.users, data.items, len(data.events)) == sizes
+    assert tuple(len(data.split(split, 1).target) for split in ("valid", "test")) == targets
+    assert (config.dataset, config.recipe) == (name, "best")
