@@ -1,10 +1,73 @@
 """Is a difference between two rankings of the same users more than chance?"""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
+import scipy.sparse
 import scipy.stats
 from jaxtyping import Float
 
 RESAMPLES = 10_000
+#: Standard errors from which a true difference is found with a chance of 80 % at a level of 5 %: 1.96 + 0.84.
+POWER = 2.8
+_DRAWN = 1 << 22  # users that are in memory at once
+
+
+class Effect(NamedTuple):
+    """A mean difference, its percentile interval, a two-sided p, and the smallest difference that would be found."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    least: float
+
+
+def effect(difference: Float[np.ndarray, "S U"], level: float = 0.95, draws: int = RESAMPLES, seed: int = 0) -> Effect:
+    """What is known of the mean of paired differences, of S seeds and U users, by `bootstrap_means`.
+
+    p is twice the smaller share of draws on one side of zero, and 1 / draws at least; `least` is 2.8 standard errors.
+    With one seed all of it is over users alone. Raises ValueError without a seed or a user.
+    """
+    if not difference.size:
+        raise ValueError(f"differences of {difference.shape[0]} seeds and {difference.shape[1]} users")
+    means = bootstrap_means(difference, draws, seed)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    p = min(1.0, max(2 * min(np.mean(means <= 0), np.mean(means >= 0)), 1 / draws))
+    return Effect(float(difference.mean()), float(low), float(high), float(p), float(POWER * means.std()))
+
+
+def bootstrap_means(
+    difference: Float[np.ndarray, "S U"], draws: int = RESAMPLES, seed: int = 0
+) -> Float[np.ndarray, " R"]:
+    """The mean of S seeds and U users, both drawn with replacement and each draw's seeds crossed with its users.
+
+    Users without any difference add nothing to a sum: only how many of the others are drawn, and which, is drawn.
+    """
+    random = np.random.default_rng(seed)
+    seeds, users = difference.shape
+    moved = difference[:, (difference != 0).any(axis=0)].T
+    weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
+    counts = random.binomial(users, len(moved) / users, size=draws)
+    means = np.zeros(draws)
+    size = max(1, _DRAWN // max(1, len(moved)))
+    for begin in range(0, draws if len(moved) else 0, size):
+        part = slice(begin, begin + size)
+        ends = np.concatenate([[0], np.cumsum(counts[part])])
+        drawn = random.integers(len(moved), size=ends[-1])
+        times = scipy.sparse.csr_matrix((np.ones(len(drawn)), drawn, ends), shape=(len(ends) - 1, len(moved)))
+        means[part] = ((times @ moved) * weights[part]).sum(axis=1) / users
+    return means
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's corrected p of each test of a family, in its order: below a level where the step-down test rejects."""
+    order = np.argsort(p, kind="stable")
+    steps = np.maximum.accumulate(np.asarray(p, np.float64)[order] * np.arange(len(p), 0, -1))
+    found = np.empty(len(p))
+    found[order] = np.minimum(steps, 1)
+    return found.tolist()
 
 
 def bootstrap_interval(

@@ -1,9 +1,12 @@
 """Intervals and chances."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
-from pad_jax.evaluation.significance import bootstrap_interval
+from pad_jax.evaluation import significance
+from pad_jax.evaluation.significance import bootstrap_interval, bootstrap_means, effect, holm
 
 
 def test_bootstrap_interval_of_a_known_spread():
@@ -13,3 +16,73 @@ def test_bootstrap_interval_of_a_known_spread():
     assert mean == difference.mean()
     assert mean - low == pytest.approx(0.098, abs=0.012)
     assert high - mean == pytest.approx(0.098, abs=0.012)
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [[[0.0, 1.0, -0.5, 0.0], [0.0, 0.25, 0.5, 0.0]], [[1.0, 0.0, 2.0]], [[1.0], [2.0], [-1.0]]],
+    ids=["seeds and users", "one seed", "one user"],
+)
+def test_draws_are_those_of_every_way_to_draw(difference, monkeypatch):
+    """Each mean as often as among all equally likely draws of seeds x users; blocks change nothing of that."""
+    monkeypatch.setattr(significance, "_DRAWN", 5000)
+    values, draws = np.array(difference), 40_000
+    seeds, users = (list(product(range(n), repeat=n)) for n in values.shape)
+    every = [values[np.ix_(s, u)].mean() for s in seeds for u in users]
+    expected = dict(zip(*np.unique(np.round(every, 9), return_counts=True), strict=True))
+    found = dict(zip(*np.unique(np.round(bootstrap_means(values, draws), 9), return_counts=True), strict=True))
+    assert set(found) <= set(expected)
+    for mean, count in expected.items():
+        share = count / len(every)
+        assert abs(found.get(mean, 0) / draws - share) < 5 * np.sqrt(share * (1 - share) / draws)
+
+
+def test_an_effect_is_made_of_its_draws():
+    values = np.random.default_rng(0).normal(0.02, 1, size=(3, 500))
+    means = bootstrap_means(values)
+    found = effect(values)
+    assert found.mean == values.mean()
+    assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.025, 0.975]))
+    assert found.p == 2 * min((means <= 0).mean(), (means >= 0).mean())
+    assert found.least == pytest.approx(2.8 * means.std())
+    assert effect(-values).p == found.p
+    assert effect(np.ones((2, 5))) == (1.0, 1.0, 1.0, 1e-4, pytest.approx(0, abs=1e-12))  # 1 / draws, and never less
+    assert effect(np.zeros((2, 5))) == (0.0, 0.0, 0.0, 1.0, 0.0)
+    with pytest.raises(ValueError, match="0 seeds and 5 users"):
+        effect(np.zeros((0, 5)))
+
+
+def test_an_effect_knows_both_users_and_seeds():
+    """The variance over draws of a table with user and seed effects, b_u + a_s: that of both means."""
+    random = np.random.default_rng(0)
+    of_users, of_seeds = random.normal(size=300), random.normal(size=5)
+    for values in (of_users[None] + of_seeds[:, None], of_users[None]):
+        variance = of_users.var() / 300 + (of_seeds.var() / 5 if len(values) > 1 else 0)
+        assert effect(values).least == pytest.approx(2.8 * np.sqrt(variance), rel=0.03)
+
+
+def test_where_nothing_differs_chance_is_found_as_often_as_it_should_be():
+    """p below 0.05 in about 5 % of tables without an effect, and a true one of `least` in about 80 %."""
+    random = np.random.default_rng(0)
+    tables = [random.normal(size=(1, 200)) for _ in range(300)]
+    found = [effect(values, draws=1000) for values in tables]
+    assert 0.02 < np.mean([f.p < 0.05 for f in found]) < 0.09
+    moved = [effect(v + f.least, draws=1000) for v, f in zip(tables, found, strict=True)]
+    assert 0.72 < np.mean([f.p < 0.05 for f in moved]) < 0.88
+
+
+def test_holm_is_the_step_down_test():
+    """At every level it rejects what the procedure rejects: the least p at level / K, the next at level / (K - 1)"""
+    random = np.random.default_rng(0)
+    for _ in range(30):
+        p = np.round(random.uniform(0, 0.2, size=6), 2).tolist()
+        corrected = holm(p)
+        for level in (0.01, 0.05, 0.1, 0.3):
+            rejected = set()
+            for step, test in enumerate(sorted(range(6), key=lambda k: p[k])):
+                if p[test] * (6 - step) > level:
+                    break
+                rejected.add(test)
+            assert {k for k in range(6) if corrected[k] <= level} == rejected
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
