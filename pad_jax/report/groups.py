@@ -1,10 +1,12 @@
 """Runs that differ by their seed alone, read from disk as one."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from pad_jax import sealed
 from pad_jax.errors import UserError
@@ -48,9 +50,14 @@ class RunGroup:
         config = {n: v for n, v in identity["config"].items() if changes_results(n) and n != "seed"}
         return identity | {"config": config, "phases": list(read_results(path)["phases"])}
 
-    def per_user(self, metric: str) -> np.ndarray:
-        """The metric of every user's test target, a mean over seeds."""
-        return np.mean([METRICS[metric](self.ranks(path, self.phase), 10) for path in self.paths], axis=0)
+    def by_seed(self, metric: str) -> dict[int, Float[np.ndarray, " U"]]:
+        """The metric of every user's test target under each seed."""
+        found = zip(self.results, self.paths, strict=True)
+        return {r["seed"]: METRICS[metric](self.ranks(path, self.phase), 10) for r, path in found}
+
+    def per_user(self, metric: str) -> Float[np.ndarray, " U"]:
+        """The same, a mean over seeds."""
+        return np.mean(list(self.by_seed(metric).values()), axis=0)
 
     @staticmethod
     def ranks(path: Path, name: str) -> np.ndarray:
@@ -67,6 +74,10 @@ class RunGroup:
     def metrics(self, group: str) -> list[dict[str, Any]]:
         """The test metrics of a group of users, or of `all`, for each seed."""
         return [r["test"] if group == "all" else r["test"]["by_frequency"][group] for r in self.results]
+
+    def valid(self) -> float:
+        """nDCG@10 on the validation split, a mean over seeds: what a row is chosen by."""
+        return float(np.mean([r["valid"]["nDCG@10"] for r in self.results]))
 
     def mean(self, group: str, metric: str) -> float:
         """Mean over seeds; NaN for a group without users."""
@@ -121,3 +132,20 @@ class RunGroup:
         values = [100 * test[metric] for test in tests]
         spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
         return f"{np.mean(values):.2f}{spread}"
+
+
+def paired(first: Mapping[int, Float[np.ndarray, " U"]], second: Mapping[int, Float[np.ndarray, " U"]]) -> np.ndarray:
+    """Each user's difference under every seed that both have, [S, U]; `RunGroup.by_seed` gives the two."""
+    return np.array([first[seed] - second[seed] for seed in first if seed in second])
+
+
+def group_regret(means: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Of every row, the mean over groups of (best row - own) / best row; `means` are those of a metric by group.
+
+    A group in which every row has 0 says nothing and is left out; NaN where none is left.
+    """
+    table = np.array(list(means.values()), np.float64).reshape(len(means), -1)
+    table = table[:, table.max(axis=0, initial=0) > 0]
+    best = table.max(axis=0, initial=0)
+    regrets = ((best - table) / best).mean(axis=1) if len(best) else np.full(len(table), np.nan)
+    return dict(zip(means, regrets.tolist(), strict=True))

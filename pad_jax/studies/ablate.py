@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from pad_jax.report.groups import RunGroup
+from pad_jax.report.groups import RunGroup, paired
 from pad_jax.report.page import Page
 from pad_jax.settings import Config, as_dict, dotted
-from pad_jax.studies.claims import Claim, above, claims_table, interval, points
+from pad_jax.studies.claims import Claim, above, claims_table, interval, over, points
 from pad_jax.studies.study import Row, Study, equal_budget
 
 PAD = Row("pad")
@@ -76,12 +76,12 @@ def report(study: Study) -> Page:
     from pad_jax.report import plots  # slow to import
 
     groups = {row.name: study.group(row) for row in study.rows}
-    pad = groups["pad"]
+    pad, drawn = groups["pad"], over(len(study.config.study.seeds))
     page = study.page(f"PAD with one thing changed, on {study.config.dataset}, loss {study.config.loss}")
     c = study.config
     loss = f"the kernel `{c.mmd.kernel}`" if c.alignment.loss == "mmd" else "InfoNCE"
     page.text(
-        "The difference is variant minus PAD in points, with a 95 % bootstrap interval over users. PAD here has "
+        f"The difference is variant minus PAD in points, with a 95 % bootstrap interval over {drawn}. PAD here has "
         f"{loss}, `mmd.weight` {c.mmd.weight:g} and the gate `{c.gate.kind}`."
     )
     header = ["", "HR@10", "nDCG@10", "HR@10 minus PAD", "nDCG@10 minus PAD", "nDCG@10 cold", "nDCG@10 unseen"]
@@ -90,7 +90,7 @@ def report(study: Study) -> Page:
         if not variants:
             continue
         found = {
-            metric: [interval(group.per_user(metric) - pad.per_user(metric)) for group in variants.values()]
+            metric: [interval(paired(group.by_seed(metric), pad.by_seed(metric))) for group in variants.values()]
             for metric in ("HR@10", "nDCG@10")
         }
         differences = [["", ""], *([points(x) for x in pair] for pair in zip(*found.values(), strict=True))]
@@ -102,8 +102,8 @@ def report(study: Study) -> Page:
             table.append([name, *cells, *minus, group.cell("cold", "nDCG@10"), group.cell("unseen", "nDCG@10")])
         page.table(header, table)
         figure = plots.differences(list(variants), found, "PAD")
-        page.picture(title.split()[0].lower(), figure, f"{title}: difference to PAD, 95 % interval over users.")
-    claims_table(page, claims(groups, c))
+        page.picture(title.split()[0].lower(), figure, f"{title}: difference to PAD, 95 % interval over {drawn}.")
+    claims_table(page, claims(groups, c), len(c.study.seeds))
     return page
 
 

@@ -222,7 +222,7 @@ def report(study: Study) -> Page:
         f"Weight of each expert, mean over the items of a bucket, dashed as phase 3 began; it moved by {moved:.3f} "
         f"at most; seed {seed}.",
     )
-    claims_table(page, found)
+    claims_table(page, found, len(study.config.study.seeds))
     return page
 
 

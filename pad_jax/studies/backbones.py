@@ -50,7 +50,7 @@ def report(study: Study) -> Page:
     if names:
         figure = plots.grouped_bars([TITLES.get(b, b) for b in names], bars, "nDCG@10, %")
         page.picture("backbones", figure, "nDCG@10 of each backbone alone and under PAD, mean over seeds.")
-    claims_table(page, claims(groups))
+    claims_table(page, claims(groups), len(study.config.study.seeds))
     return page
 
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from pad_jax.evaluation.significance import bootstrap_interval
-from pad_jax.report.groups import RunGroup
+from pad_jax.evaluation.significance import effect
+from pad_jax.report.groups import RunGroup, paired
 from pad_jax.report.page import Page
 
 AGREES, DISAGREES, CHANCE, UNTESTED = "agrees", "**does not agree**", "within chance", "cannot be tested here"
@@ -24,13 +24,18 @@ class Claim(NamedTuple):
     verdict: str
 
 
-def claims_table(page: Page, claims: Sequence[Claim]) -> None:
-    """A row per claim."""
+def over(seeds: int) -> str:
+    """What a bootstrap draws, in words."""
+    return "users and seeds" if seeds > 1 else "users (there is one seed)"
+
+
+def claims_table(page: Page, claims: Sequence[Claim], seeds: int) -> None:
+    """A row per claim; `seeds` is how many stand behind each."""
     page.heading("What the paper says, and what was found here")
     page.text(
         "The paper's numbers come from other data and an 8B text encoder, so signs and orders are compared, not sizes. "
-        "A difference agrees when its 95 % bootstrap interval over users lies above zero, does not agree when it lies "
-        "below, and is within chance otherwise. Intervals and p are of these seeds: other seeds differ too."
+        f"A difference agrees when its 95 % bootstrap interval over {over(seeds)} lies above zero, does not agree when "
+        f"it lies below, and is within chance otherwise.{'' if seeds > 1 else ' Other seeds differ, too.'}"
     )
     page.table(["paper", "here", ""], [[c.paper, c.found, c.verdict] for c in claims], words=True)
 
@@ -53,19 +58,19 @@ def above(paper: str, groups: dict[str, RunGroup], upper: Sequence[str], lower: 
     missing = [name for name in (*upper, *lower) if name not in groups]
     if missing:
         return Claim(paper, f"not run: {', '.join(missing)}", UNTESTED)
-    values = {name: groups[name].per_user(metric) for name in (*upper, *lower)}
-    found = {(a, b): interval(values[a] - values[b]) for a in upper for b in lower}
+    values = {name: groups[name].by_seed(metric) for name in (*upper, *lower)}
+    found = {(a, b): interval(paired(values[a], values[b])) for a in upper for b in lower}
     a, b = min(found, key=lambda pair: found[pair][0])
     lows, highs = ([x[bound] for x in found.values()] for bound in (1, 2))
     verdict = AGREES if min(lows) > 0 else DISAGREES if min(highs) < 0 else CHANCE
-    listed = ", ".join(f"{name} {100 * x.mean():.2f}" for name, x in values.items())
+    listed = ", ".join(f"{name} {100 * np.mean(list(x.values())):.2f}" for name, x in values.items())
     return Claim(paper, f"{metric}: {listed}; {a} minus {b}: {points(found[a, b])}", verdict)
 
 
-def interval(difference: Float[np.ndarray, " U"]) -> tuple[float, float, float]:
-    """Mean and 95 % bootstrap interval over users of a difference, in points."""
-    mean, low, high = bootstrap_interval(difference)
-    return 100 * mean, 100 * low, 100 * high
+def interval(difference: Float[np.ndarray, "S U"]) -> tuple[float, float, float]:
+    """Mean and 95 % bootstrap interval over users and seeds of a difference, in points."""
+    found = effect(difference)
+    return 100 * found.mean, 100 * found.low, 100 * found.high
 
 
 def points(found: tuple[float, float, float]) -> str:

@@ -1,8 +1,27 @@
 """Runs of one configuration."""
 
+import numpy as np
+import pytest
+
+from pad_jax.report.groups import group_regret, paired
 from tests.support.groups import Group
 
 
 def test_the_difference_of_seeds_is_of_the_same_seed():
     first, second = Group([1.0], seeds=(0, 1, 2)), Group([0.0], seeds=(1, 0))
     assert [(a["seed"], b["seed"]) for a, b in first.pairs(second)] == [(0, 0), (1, 1)]
+
+
+def test_users_are_paired_under_the_seeds_that_both_have():
+    first = {0: np.array([1.0, 2.0]), 3: np.array([5.0, 5.0]), 1: np.array([4.0, 4.0])}
+    second = {1: np.array([1.0, 0.0]), 0: np.array([0.0, 1.0]), 2: np.array([9.0, 9.0])}
+    np.testing.assert_array_equal(paired(first, second), [[1.0, 1.0], [3.0, 4.0]])
+
+
+def test_group_regret_by_hand():
+    """(0 + 1/2) / 2, (1/4 + 0) / 2; the third group, in which nobody has anything, says nothing."""
+    found = group_regret({"a": [8.0, 1.0, 0.0], "b": [6.0, 2.0, 0.0]})
+    assert found == pytest.approx({"a": 0.25, "b": 0.125})
+    assert group_regret({"a": [0.3, 0.2], "b": [0.1, 0.2]})["a"] == 0
+    assert all(np.isnan(list(group_regret({"a": [0.0], "b": [0.0]}).values())))
+    assert all(np.isnan(list(group_regret({"a": [], "b": []}).values())))

@@ -35,6 +35,24 @@ def test_claims_of_compare():
     assert compare.claims(groups, {})[0].verdict == UNTESTED
 
 
+def test_the_best_baseline_is_chosen_on_validation():
+    """Not by what is judged with it; and PAD without its MMD is no baseline of PAD."""
+    groups = {"sasrec": Group([1.0], valid=3.0), "make": Group([5.0], valid=2.0)}
+    groups |= {"pad": Group([6.0], valid=6.0), compare.WITHOUT_MMD: Group([7.0], valid=7.0)}
+    assert compare.best_baseline(groups) == "sasrec"
+    assert compare.best_baseline({"pad": groups["pad"]}) == ""
+
+
+def test_pad_stands_beside_itself_without_mmd(make_config):
+    """It repeats PAD's phase 1; where PAD has no MMD there is no such row."""
+    rows = {row.name: row for row in compare.rows(make_config("best"))}
+    row = rows[compare.WITHOUT_MMD]
+    assert list(rows)[-2:] == [compare.WITHOUT_MMD, "pad"]
+    assert (row.method, row.fields, row.base, row.shares) == ("pad", {"mmd.weight": 0.0}, rows["pad"], ("pretrain",))
+    for fields in ({"mmd.weight": 0.0}, {"alignment.loss": "infonce"}):
+        assert compare.WITHOUT_MMD not in {row.name for row in compare.rows(make_config("best", **fields))}
+
+
 def test_budgets_are_equal_in_all(make_config):
     """Epochs and minutes of every method add up to those of PAD, whatever its phases; no limit stays none."""
     fields = {"pretrain.minutes": 10.0, "align.minutes": 20.0, "finetune.minutes": 40.0}

@@ -6,15 +6,16 @@ from pad_jax.report.groups import RunGroup
 
 
 class Group(RunGroup):
-    """A finished row by its users' metric alone."""
+    """A finished row by its users' metric alone; `valid` is its nDCG@10 on validation, else that of test."""
 
-    def __init__(self, values, seeds=(0,), **means):
+    def __init__(self, values, seeds=(0,), valid=None, **means):
         self.values, self.means = np.asarray(values, np.float64), means
-        self.results = [{"seed": s, "test": {"nDCG@10": self.values.mean() + s / 100}} for s in seeds]
+        chosen = {"nDCG@10": self.values.mean() if valid is None else valid}
+        self.results = [{"seed": s, "test": {"nDCG@10": self.values.mean() + s / 100}, "valid": chosen} for s in seeds]
 
-    def per_user(self, metric):
+    def by_seed(self, metric):
         del metric
-        return self.values
+        return {r["seed"]: self.values for r in self.results}
 
     def mean(self, users, metric):
         del metric
