@@ -109,6 +109,14 @@ def parse(argv: list[str]) -> Arguments:
     return Arguments(config, workdir, given, coordinator, processes, process, command)
 
 
+def configuration(recipe: str, file: str) -> Config:
+    """The configuration of a file, or of one by name, in a recipe. Raises UserError as `parse`."""
+    try:
+        return parse(["pad-jax", f"--config={file}", f"--config.recipe={recipe}"]).config
+    except UserError as error:
+        raise UserError(f"config.study.datasets: {error}") from error
+
+
 def usage(program: str) -> str:
     """What --help prints."""
     choices = {f"--config.{kind}": ", ".join(REGISTRIES[kind]) for kind in ("method", "backbone", "loss")}

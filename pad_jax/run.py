@@ -4,6 +4,7 @@ import errno
 import os
 import warnings
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pad_jax.recommend import recommend
 from pad_jax.sealed import DamagedError
 from pad_jax.settings import Config, check_choice
 from pad_jax.studies import STUDIES
+from pad_jax.studies.study import is_of_data
 from pad_jax.tune import tune
 from pad_jax.workdir.identity import home, locked, run_of, settings_of
 from pad_jax.workdir.results import read_results
@@ -55,8 +57,11 @@ def run(
     Raises UserError for what the user has to mend.
     """
     if config.job in STUDIES:
-        folder = workdir or home(config)
-        STUDIES[config.job](config, folder, command(config.job, folder))
+        if config.study.datasets and (lost := next(filter(is_of_data, given), "")):
+            raise UserError(f"config.{lost} is that of each file of config.study.datasets: set it there")
+        usual = home(config)
+        folder = workdir or (usual.parent if config.study.datasets else usual)
+        STUDIES[config.job](config, folder, command(config.job, folder), partial(cli.configuration, config.recipe))
         return {}
     if config.job in ("recommend", "evaluate"):
         return _with_trained(config, workdir, command, given)

@@ -47,4 +47,4 @@ def test_configurations_go_by_name(tmp_path, monkeypatch, capsys):
     )
     assert cli.parse(["pad-jax", "--config=pantry"]).config.dataset == "demo"  # a path that exists goes first
     assert main(["pad-jax", "--config=nowhere.py"]) == 2
-    assert "there is no such file, and the configurations by name are demo" in capsys.readouterr().err
+    assert "there is no such file, and the configurations by name are beauty, demo" in capsys.readouterr().err

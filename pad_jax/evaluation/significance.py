@@ -34,8 +34,9 @@ def effect(difference: Float[np.ndarray, "S U"], level: float = 0.95, draws: int
         raise ValueError(f"differences of {difference.shape[0]} seeds and {difference.shape[1]} users")
     means = bootstrap_means(difference, draws, seed)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    p = min(1.0, max(2 * min(np.mean(means <= 0), np.mean(means >= 0)), 1 / draws))
-    return Effect(float(difference.mean()), float(low), float(high), float(p), float(POWER * means.std()))
+    sides = float(np.mean(means <= 0)), float(np.mean(means >= 0))
+    p = min(1.0, max(2 * min(sides), 1 / draws))
+    return Effect(float(difference.mean()), float(low), float(high), p, float(POWER * means.std()))
 
 
 def bootstrap_means(

@@ -70,6 +70,16 @@ class Page:
         alt = html.escape(caption, quote=True)
         self._html.append(f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}"><p>{_inline(caption)}</p>')
 
+    def include(self, other: "Page", name: str) -> None:
+        """Another page as a part of this one: its headings a level down, its pictures with `name` before theirs."""
+        prefix = re.sub(r"\W+", "_", name)
+        for block in other._markdown:
+            for picture in other._pictures:
+                block = block.replace(f"]({picture}.svg)", f"]({prefix}-{picture}.svg)")
+            self._markdown.append("#" + block if block.startswith("#") else block)
+        self._html += [re.sub(r"^<h(\d)>(.*)</h\d>$", _lower, block) for block in other._html]
+        self._pictures |= {f"{prefix}-{picture}": content for picture, content in other._pictures.items()}
+
     def write(self, directory: Path, name: str) -> Path:
         """NAME.md with NAME-PICTURE.svg, and NAME.html; returns the last."""
         markdown = "\n\n".join(self._markdown) + "\n"
@@ -97,6 +107,11 @@ def add_curves(page: Page, groups: Mapping[str, RunGroup]) -> None:
         "nDCG@10 on the validation split after every epoch, one phase behind the other, a line for each seed; the "
     )
     page.picture("curves", drawn, caption + "mark is the best epoch.")
+
+
+def _lower(heading: re.Match[str]) -> str:
+    level = int(heading[1]) + 1
+    return f"<h{level}>{heading[2]}</h{level}>"
 
 
 def _inline(text: str) -> str:

@@ -2,16 +2,19 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from pad_jax import parallel
 from pad_jax.console import say
 from pad_jax.data.dataset import SPLITS
+from pad_jax.data.readers import READERS, reader_name
 from pad_jax.errors import UserError
 from pad_jax.methods.registry import METHODS
 from pad_jax.pipeline import Run
@@ -20,9 +23,10 @@ from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page, add_curves
 from pad_jax.report.table import of_lists
 from pad_jax.settings import Config, as_dict, check_choice, dotted, setting, with_fields
+from pad_jax.studies.plan import Guess, Known, guess, known_in
 from pad_jax.training.checkpoint import adopt
 from pad_jax.workdir.identity import digest, locked, place_of, run_name
-from pad_jax.workdir.results import read_ranks, write_summary
+from pad_jax.workdir.results import read_ranks, read_results, write_summary
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,13 @@ class StudySettings:
 
     seeds: tuple[int, ...] = setting((0, 1, 2), "three runs", "P", least=0)
     only: tuple[str, ...] = setting((), "names of rows; empty: all")
+    datasets: tuple[str, ...] = setting(
+        (), "config files whose data `compare` and `ablate` work on, everything else as here; empty: those of this one"
+    )
+    hours: float = setting(0.0, "no run is started that would end later; 0: no limit", unit="hours", least=0)
+    trials: str = setting(
+        "", "how many trials are behind each chosen setting, as pages over datasets say it; empty: docs/protocol.md"
+    )
 
     def check(self, config: Config) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -86,6 +97,8 @@ class Study:
     command: str
     rows: Sequence[Row]
     dataset_sha256: str = ""
+    left_out: tuple[str, ...] = ()  # names of rows that are not finished
+    missing: str = ""  # its runs that are not finished, in words
 
     @property
     def name(self) -> str:
@@ -109,22 +122,36 @@ class Study:
         """All seeds of a row."""
         return RunGroup([self.path(row, seed) for seed in self.config.study.seeds])
 
-    def train(self) -> None:
-        """Runs what is not finished. Several processes may share a study, each with its own seeds."""
+    def phases(self, row: Row) -> list[str]:
+        """The names of all phases of a row."""
+        return [phase.name for phase in METHODS[row.method](row.config(self.config, 0)).phases]
+
+    def is_done(self, row: Row, seed: int) -> bool:
+        """Whether the run of a row is finished."""
+        return self.phases(row)[-1] in read_results(self.path(row, seed)).get("phases", ())
+
+    def guess(self, row: Row, known: Sequence[Known]) -> Guess:
+        """How long a run of a row takes, but for the phases that it copies."""
+        own = [name for name in self.phases(row) if name not in row.shares]
+        return guess(row.config(self.config, 0), own, self.workdir, self.dataset_sha256, known)
+
+    def make_text(self) -> None:
+        """The text table, so that every run sees it, and so that nothing is trained when it cannot be made."""
         reading = [row for row in self.rows if self.run(row, self.config.study.seeds[0]).method.reads_text]
-        if reading:  # made first, so that every run sees it, and so that nothing is trained when it cannot be made
+        if reading:
             _ = self.run(reading[0], self.config.study.seeds[0]).text.sha256
-        for seed in self.config.study.seeds:
-            for row in self.rows:
-                say(f"\n{row.name}, seed {seed}: {self.path(row, seed)}")
-                run = self.run(row, seed)
-                _ = run.workdir  # refused before anything is written
-                with locked(run.path):
-                    if row.base is not None:
-                        inherit(run, self.run(row.base, seed), row.shares)
-                    run.train(run.method.phases)
-                    run.write_table()
-                jax.clear_caches()  # programs of one run serve no other, and their memory maps are limited
+
+    def train(self, row: Row, seed: int) -> None:
+        """Runs what is not finished of a row. Several processes may share a study, each with its own seeds."""
+        say(f"\n{row.name}, seed {seed}: {self.path(row, seed)}")
+        run = self.run(row, seed)
+        _ = run.workdir  # refused before anything is written
+        with locked(run.path):
+            if row.base is not None:
+                inherit(run, self.run(row.base, seed), row.shares)
+            run.train(run.method.phases)
+            run.write_table()
+        jax.clear_caches()  # programs of one run serve no other, and their memory maps are limited
 
     def baselines(self) -> dict[str, dict[str, Any]]:
         """Test metrics of the baselines that hardly learn."""
@@ -139,14 +166,13 @@ class Study:
         """A page that begins with how its results were made."""
         c = self.config
         results = [r for row in self.rows for r in self.group(row).results]
-        seeds = f"seed{'s' if len(c.study.seeds) > 1 else ''} {', '.join(map(str, c.study.seeds))}"
         tables = [
             t for r in results if r["text_encoder"] for t in (r["text_encoder"], *r["text_encoder"].get("more", ()))
         ]
         encoders = {table.get("encoder", "-") for table in tables}
         page = Page(title)
         page.text(
-            f"Dataset {c.dataset}, recipe `{c.recipe}`, loss `{c.loss}`, {seeds}; text encoder "
+            f"Dataset {c.dataset}, recipe `{c.recipe}`, loss `{c.loss}`, {seeds_in_words(c.study.seeds)}; text encoder "
             f"{', '.join(sorted(encoders)) or '-'}, transform `{c.text.transform}`. Metrics are of the test split, in "
             "percent, over all items that the user has not met; each run is the checkpoint of its best epoch on the "
             "validation split. Made by"
@@ -156,6 +182,8 @@ class Study:
         made = {tuple(r["versions"].items()) for r in results}
         versions = "; or ".join(sorted(", ".join(f"{name} {number}" for name, number in v) for v in made))
         page.text(f"on {'; and '.join(sorted(machines)) or 'an unknown machine'}; {versions}.")
+        if self.missing:
+            page.text(unfinished([self]))
         return page
 
 
@@ -206,30 +234,187 @@ def inherit(run: Run, base: Run, phases: Sequence[str]) -> None:
     run.workdir.write(ranks)
 
 
-def as_job(rows: Callable[[Config], list[Row]], report: Callable[[Study], Page]) -> Callable[[Config, Path, str], None]:
-    """A job: trains the rows of a configuration in a workdir, writes the report, and says where it is."""
+#: From the name of a config file to its configuration.
+Read = Callable[[str], Config]
+Rows = Callable[[Config], list[Row]]
 
-    def job(config: Config, workdir: Path, command: str) -> None:
-        check(config)
-        first = Run(config, workdir, lambda *_: command)
-        config = first.config
-        found = rows(config)
-        for name in config.study.only:
-            check_choice("study.only", name, [row.name for row in found])
-        if config.study.only:
-            bases = [row.base for row in found if row.name in config.study.only]
-            found = [row for row in found if row.name in config.study.only or row in bases]
-        else:
-            found = [row for row in found if row.usual]
-        done = Study(config, workdir, command, found, first.dataset.fingerprint)
-        done.train()
-        page = report(done)
-        groups = {row.name: done.group(row) for row in done.rows}
+
+def as_job(
+    rows: Rows,
+    report: Callable[[Study], Page],
+    needs: Sequence[str] | None = (),
+    front: Callable[[Sequence[Study]], Page] | None = None,
+) -> Callable[[Config, Path, str, Read], None]:
+    """A job: trains the rows of a configuration in a workdir, writes the report, and says where it is.
+
+    `needs` are the names of rows without which there is no report; None: all of them. With `front`, what a page over
+    several datasets begins with, it takes `study.datasets`, and has the runs of each in a folder of its name.
+    """
+
+    def page_of(study: Study) -> Page | None:
+        if not study.rows or set(study.left_out if needs is None else needs) & set(study.left_out):
+            return None
+        page, groups = report(study), {row.name: study.group(row) for row in study.rows}
         about_lists(page, groups)
         add_curves(page, groups)
-        say(f"\nreport: {page.write(workdir, done.name)}")
+        return page
+
+    def job(config: Config, workdir: Path, command: str, read: Read) -> None:
+        check(config)
+        if config.study.datasets and front is None:
+            raise UserError(f"the job {config.job} works on one dataset: leave --config.study.datasets out")
+        configs = [with_data(config, read(file)) for file in config.study.datasets]
+        names = [c.dataset for c in configs]
+        if len(set(names)) < len(names):
+            raise UserError(f"config.study.datasets has a dataset twice: {', '.join(names)}")
+        studies = [begin(c, workdir / c.dataset, command, rows) for c in configs]
+        studies = studies or [begin(config, workdir, command, rows)]
+        studies = finished(studies, train(studies))
+        pages = [page_of(study) for study in studies]
+        name = max((study.name for study in studies), key=len)  # with a hash where some run has one
+        if not any(pages):
+            say(f"\nno report yet: {unfinished(studies)}")
+            return
+        page = pages[0]
+        if front is not None and names:
+            page, name = front(studies), name.replace(config.job, f"{config.job}-{'+'.join(names)}", 1)
+            for study, part in zip(studies, pages, strict=True):
+                if part is None:
+                    page.heading(study.config.dataset)
+                    page.text(unfinished([study]))
+                else:
+                    page.include(part, study.config.dataset)
+        assert page is not None
+        say(f"\nreport: {page.write(workdir, name)}")
 
     return job
+
+
+def is_of_data(name: str) -> bool:
+    """Whether a field belongs to the data, which `study.datasets` takes from other files."""
+    return name in ("dataset", "text.table") or name.startswith(("data.", "table."))
+
+
+def with_data(config: Config, other: Config) -> Config:
+    """The configuration on the data of another one, and nothing else of that."""
+    own = READERS.entry(reader_name(other)).section
+    fields = dotted(as_dict(other)).items()
+    return with_fields(config, {n: v for n, v in fields if is_of_data(n) or (own and n.startswith(f"{own}."))})
+
+
+def begin(config: Config, workdir: Path, command: str, rows: Rows) -> Study:
+    """The study of a dataset, with those of the rows that `study.only` names, or with the usual ones."""
+    first = Run(config, workdir, lambda *_: command)
+    config = first.config
+    found = rows(config)
+    for name in config.study.only:
+        check_choice("study.only", name, [row.name for row in found])
+    if config.study.only:
+        bases = [row.base for row in found if row.name in config.study.only]
+        found = [row for row in found if row.name in config.study.only or row in bases]
+    else:
+        found = [row for row in found if row.usual]
+    return Study(config, workdir, command, found, first.dataset.fingerprint)
+
+
+def train(studies: Sequence[Study]) -> bool:
+    """Runs what is not finished, seed by seed over all datasets, a row behind the one that it copies phases of.
+
+    Says first how long that will take. Returns False where `study.hours` ended it.
+    """
+    started, hours = time.monotonic(), studies[0].config.study.hours
+    folders = {*(study.workdir for study in studies), *Path("runs").glob("*")}
+    plan = [
+        (study, row, seed)
+        for seed in studies[0].config.study.seeds
+        for study in studies
+        for row in sorted(study.rows, key=lambda row: row.base is not None)
+    ]
+    done = [study.is_done(row, seed) for study, row, seed in plan]
+    if not all(done):
+        left = [run for run, is_done in zip(plan, done, strict=True) if not is_done]
+        say("\n" + to_be_made(studies, left, len(plan), known_in(folders)))
+    for study in studies:
+        study.make_text()
+    for (study, row, seed), is_done in zip(plan, done, strict=True):
+        if hours and not is_done:
+            minutes, spent = study.guess(row, known_in(folders)).minutes, (time.monotonic() - started) / 60
+            if spent + np.nan_to_num(minutes) >= 60 * hours:
+                about = "an unknown time" if np.isnan(minutes) else f"about {minutes:.1f} minutes"
+                say(
+                    f"\nstopped before {row.name}, seed {seed}, on {study.config.dataset}: it takes {about}, "
+                    f"{spent:.1f} are over, and study.hours={hours:g}; the same command goes on"
+                )
+                return False
+        study.train(row, seed)
+    return True
+
+
+def to_be_made(
+    studies: Sequence[Study], runs: Sequence[tuple[Study, Row, int]], planned: int, known: Sequence[Known]
+) -> str:
+    """Runs x minutes of each row on each dataset, and the sum, as aligned text."""
+    names = list(dict.fromkeys(row.name for _, row, _ in runs))
+    lines, minutes, unknown = [["", *(study.config.dataset for study in studies)]], 0.0, 0
+    for name in names:
+        line = [name]
+        for study in studies:
+            rows = [row for of, row, _ in runs if of is study and row.name == name]
+            each = study.guess(rows[0], known) if rows else None
+            line.append(f"{len(rows)} x {each}" if rows else "-")
+            if each is not None and np.isnan(each.minutes):
+                unknown += len(rows)
+            elif each is not None:
+                minutes += len(rows) * each.minutes
+        lines.append(line)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    shown = [
+        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    ]
+    total = f"{minutes / 60:.1f} hours" + (f", and {unknown} runs of unknown length" if unknown else "")
+    about = (
+        "runs x minutes of each, by finished runs of the same row; ~: of the same method with other settings or data"
+    )
+    return "\n".join([f"{len(runs)} of {planned} runs are to be made ({about})", *shown, f"in all: {total}"])
+
+
+def finished(studies: Sequence[Study], all_of_them: bool) -> list[Study]:
+    """The studies, or where not `all_of_them` is done what can be reported: the seeds that every row has on every
+    dataset; where there is none, those rows that have the first."""
+    seeds = studies[0].config.study.seeds
+    if all_of_them:
+        return list(studies)
+    undone = [{s: [row for row in study.rows if not study.is_done(row, s)] for s in seeds} for study in studies]
+    kept = tuple(s for s in seeds if not any(lacking[s] for lacking in undone)) or seeds[:1]
+    found = []
+    for study, lacking in zip(studies, undone, strict=True):
+        told = [
+            f"seed {s}: {'every row' if len(rows) == len(study.rows) else ', '.join(row.name for row in rows)}"
+            for s, rows in lacking.items()
+            if rows
+        ]
+        left_out = tuple(row.name for s in kept for row in lacking[s])
+        rows = [row for row in study.rows if row.name not in left_out]
+        config = with_fields(study.config, {"study.seeds": kept})
+        missing = f"{study.config.dataset}, {'; '.join(told)}" if told else ""
+        found.append(replace(study, config=config, rows=rows, left_out=left_out, missing=missing))
+    return found
+
+
+def unfinished(studies: Sequence[Study]) -> str:
+    """What `study.hours` has left out of a page, in words; empty where nothing is missing."""
+    missing = ". ".join(study.missing for study in studies if study.missing)
+    if not missing:
+        return ""
+    seeds = seeds_in_words(studies[0].config.study.seeds)
+    return (
+        f"`study.hours` ended the study before all was trained, and this is of {seeds} alone. Not finished: {missing}."
+    )
+
+
+def seeds_in_words(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def about_lists(page: Page, groups: Mapping[str, RunGroup]) -> None:

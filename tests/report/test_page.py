@@ -20,3 +20,27 @@ def test_a_page_in_both_forms(tmp_path):
     first = (tmp_path / "page-bars.svg").read_bytes()
     page.write(tmp_path, "page")
     assert (tmp_path / "page-bars.svg").read_bytes() == first
+
+
+def test_a_page_in_a_page(tmp_path):
+    """Its headings a level down, and pictures of the same name stay two."""
+    from pad_jax.report import plots
+
+    page = Page("Both")
+    for name, value in (("a shop", 1.0), ("b", 2.0)):
+        part = Page(f"On {name}")
+        part.heading("Bars")
+        part.code("# make")
+        part.picture("bars", plots.grouped_bars(["x"], {"one": [value]}, "y"), "Bars.")
+        page.include(part, name)
+    page.write(tmp_path, "page")
+    lines = (tmp_path / "page.md").read_text().splitlines()
+    assert [line for line in lines if line.startswith(("#", "!["))] == [
+        "# Both",
+        *("## On a shop", "### Bars", "# make", "![Bars.](page-a_shop-bars.svg)"),
+        *("## On b", "### Bars", "# make", "![Bars.](page-b-bars.svg)"),
+    ]
+    assert (tmp_path / "page-a_shop-bars.svg").read_bytes() != (tmp_path / "page-b-bars.svg").read_bytes()
+    html = (tmp_path / "page.html").read_text()
+    assert html.count("<h1>") == 1
+    assert html.count("<h2>On ") == html.count("<h3>Bars") == 2

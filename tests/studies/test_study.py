@@ -10,14 +10,20 @@ import jax
 import numpy as np
 import pytest
 
+from pad_jax import cli
+from pad_jax.data.readers import READERS, Reader
 from pad_jax.errors import UserError
+from pad_jax.evaluation.metrics import ndcg
 from pad_jax.run import run
-from pad_jax.settings import as_dict
+from pad_jax.settings import as_dict, dotted
 from pad_jax.studies import study
 from pad_jax.studies.ablate import PAD
 from pad_jax.studies.study import Row, Study, inherit
 from pad_jax.workdir.identity import digest
 from pad_jax.workdir.results import read_ranks, read_results
+from tests.studies.conftest import EPOCHS
+from tests.support.data import write_table
+from tests.support.registries import put
 
 pytestmark = pytest.mark.xdist_group("studies")  # one worker: they share a folder
 CLEAR = jax.clear_caches
@@ -200,3 +206,115 @@ def test_another_configuration_does_not_stand_in_the_way(world, tmp_path):
     beside = Study(other, tmp_path, "", [row])
     assert beside.path(row, 0).name.startswith(f"{taken.name}-")
     assert beside.name == f"{usual.name}-{digest(other, '')}"
+
+
+@pytest.fixture
+def two(dataset, text, tmp_path, monkeypatch, make_config):
+    """A study over two tiny datasets, of config files beside it, in an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)
+    more = replace(dataset, name="more", events=31 - dataset.events)  # other items, and batches of the same shapes
+    for name, data in {"demo": dataset, "more": more}.items():
+        put(READERS, name, Reader(lambda _, data=data: data, timed=False))
+        write_table(tmp_path / f"{name}.safetensors", text[1:], data, {"encoder": "random"})
+        lines = ["from pad_jax.config import config_dict", "", "", 'def get_config(job="all"):']
+        lines += [f'    config = config_dict("{name}", job)', "    config.data.length = 8"]
+        lines += [f'    config.text.table = "{name}.safetensors"', "    config.model.width = 998", "    return config"]
+        Path(f"{name}.py").write_text("\n".join(lines) + "\n")
+
+    def config(job="compare", **fields):
+        fields = {"study.datasets": ("demo.py", "more.py"), "study.seeds": (0,), "job": job} | fields
+        return make_config("best", **EPOCHS | fields)
+
+    return config
+
+
+@pytest.mark.slow
+def test_a_study_over_two_datasets(two, capsys):
+    """Its runs are those that each dataset would have alone, its page has a judgement and the page of each; stopped by
+    its hours it reports what is whole, and goes on."""
+    only = {"study.only": ("pad without MMD",)}
+    run(two(**only), None, command)
+    out = capsys.readouterr().out
+    assert "4 of 4 runs are to be made" in out
+    assert out.index("unknown") < out.index("pretrain epoch")
+    places = [f"seed 0: runs/{d}/pad-sasrec-ce-best-s0{x}\n" for d in ("demo", "more") for x in ("", ",mmd.weight=0.0")]
+    assert [out.count(place) for place in places] == [1] * 4
+    name = "compare-demo+more-sasrec-ce-best-s0-part"
+    markdown = Path(f"runs/{name}.md").read_text()
+    headings = [line for line in markdown.splitlines() if line.startswith("## ")]
+    assert headings[:2] == ["## Judgement", "## 1. Does alignment help?"]
+    assert headings[4:] == ["## Group regret", "## All methods on demo, loss ce", "## All methods on more, loss ce"]
+    assert "there is one seed" in markdown
+    assert "docs/protocol.md#choices" in markdown
+    results = {d: read_results(Path("runs") / d / "pad-sasrec-ce-best-s0") for d in ("demo", "more")}
+    for d, found in results.items():
+        assert f"| **pad** | {100 * found['test']['HR@10']:.2f} | {100 * found['test']['nDCG@10']:.2f} |" in markdown
+        ranks = read_ranks(Path("runs") / d / "pad-sasrec-ce-best-s0")["test/finetune"]
+        without = read_ranks(Path("runs") / d / "pad-sasrec-ce-best-s0,mmd.weight=0.0")["test/finetune"]
+        minus = 100 * (ndcg(ranks, 10) - ndcg(without, 10)).mean()
+        assert f"| {d} | pad above pad without MMD | all ({len(ranks)}) | {minus:+.2f} [" in markdown
+    assert {line.rpartition("(")[2] for line in markdown.splitlines() if line.startswith("![")} == {
+        f"{path.name})" for path in Path("runs").glob(f"{name}-*.svg")
+    }
+    alone = two(**only | {"study.datasets": (), "text.table": "demo.safetensors"})
+    run(alone, None, command)
+    assert "runs are to be made" not in capsys.readouterr().out
+    assert read_results(Path("runs/demo/pad-sasrec-ce-best-s0")) == results["demo"]
+
+    seeds = {"study.seeds": (0, 1), "study.hours": 1e-9}
+    run(two(**only | seeds), None, command)
+    out = capsys.readouterr().out
+    assert "4 of 8 runs are to be made" in out
+    assert "stopped before pad, seed 1, on demo: it takes about 0." in out
+    markdown = Path(f"runs/{name}.md").read_text()
+    assert "is of seed 0 alone. Not finished: demo, seed 1: every row. more, seed 1: every row." in markdown
+    assert not list(Path("runs").glob("*/*-s1*"))
+    run(two(**{"study.only": ("sasrec", "pad"), "study.hours": 1e-9}), None, command)
+    markdown = Path(f"runs/{name}.md").read_text()
+    assert "Not finished: demo, seed 0: sasrec. more, seed 0: sasrec." in markdown
+    assert "| **pad** |" in markdown
+    assert "| sasrec |" not in markdown
+    run(two("ablate", **{"study.only": ("gate shared",), "study.hours": 1e-9, "study.seeds": (5,)}), None, command)
+    assert "no report yet: `study.hours` ended the study" in capsys.readouterr().out
+
+
+def test_a_study_takes_only_the_data_of_a_file(two):
+    """`model.width` of the files is not that of the study; `data.length` and `text.table` are."""
+    config = two(**{"data.length": 20})
+    found = study.with_data(config, cli.configuration(config.recipe, "more.py"))
+    assert (found.dataset, found.data.length, found.text.table) == ("more", 8, "more.safetensors")
+    names = {n for n, v in dotted(as_dict(found)).items() if v != dotted(as_dict(config))[n]}
+    assert names == {"dataset", "data.length", "text.table"}
+
+
+@pytest.mark.parametrize(
+    ("job", "fields", "given", "message"),
+    [
+        ("backbones", {}, (), "the job backbones works on one dataset"),
+        ("analyse", {}, (), "the job analyse works on one dataset"),
+        ("compare", {"study.datasets": ("demo.py", "demo")}, (), "has a dataset twice: demo, demo"),
+        (
+            "compare",
+            {"study.datasets": ("nowhere.py",)},
+            (),
+            r"config\.study\.datasets: --config=nowhere\.py: there is no",
+        ),
+        ("compare", {}, ("study.seeds", "data.keep"), r"config\.data\.keep is that of each file"),
+    ],
+)
+def test_datasets_that_a_study_cannot_take(two, job, fields, given, message):
+    with pytest.raises(UserError, match=message):
+        run(two(job, **fields), None, command, given)
+    assert not Path("runs").exists()
+
+
+def test_a_row_is_trained_behind_the_one_that_it_copies(world, tmp_path, monkeypatch):
+    """Whatever their order on the page, and seed by seed over all datasets."""
+    smem, pad = Row("smem", "smem", base=PAD, shares=("pretrain",)), PAD
+    studies = [Study(world("compare", **{"study.seeds": (0, 1)}), tmp_path / d, "", [smem, pad]) for d in "xy"]
+    done = []
+    monkeypatch.setattr(Study, "make_text", lambda self: None)
+    monkeypatch.setattr(Study, "train", lambda self, row, seed: done.append((seed, self.workdir.name, row.name)))
+    assert study.train(studies)
+    assert done == [(seed, d, name) for seed in (0, 1) for d in "xy" for name in ("pad", "smem")]

@@ -1,0 +1,100 @@
+"""Verdicts, families and questions of the protocol."""
+
+import numpy as np
+import pytest
+
+from pad_jax.evaluation.significance import Effect, effect, holm
+from pad_jax.report.page import Page
+from pad_jax.studies import judgement
+from pad_jax.studies.judgement import EXCLUDED, FAILS, HOLDS, OPEN, UNTESTED, Measured, known_rows, verdict
+from pad_jax.studies.study import Row
+
+GROUPS = {"warm": 150, "median": 400, "cold": 120, "unseen": 30}
+
+
+def measured(dataset="pantry", seeds=(0, 1), **levels):
+    """Rows of users in four groups, all of a level and noise; `sasrec`, `smem`, `pad`, .. are what they are called."""
+    random = np.random.default_rng(len(dataset))
+    users = sum(GROUPS.values())
+    of_group = np.repeat(list(GROUPS), list(GROUPS.values()))
+    rows = {name: {s: random.normal(level, 1, users) for s in seeds} for name, level in levels.items()}
+    unlearned = {"counts": 3.0, "words": 2.0}
+    rows |= {name: dict.fromkeys(seeds, random.normal(0, 1, users)) for name in unlearned}
+    known = {name: name for name in levels} | ({"without MMD": "plain"} if "plain" in levels else {})
+    return Measured(dataset, rows, unlearned, known, {name: of_group == name for name in GROUPS})
+
+
+@pytest.mark.parametrize(
+    ("mean", "high", "p", "bar", "expected"),
+    [
+        (0.1, 0.2, 0.049, 0.0, HOLDS),
+        (0.1, 0.2, 0.049, 0.5, HOLDS),
+        (-0.1, 0.0, 0.001, 0.5, FAILS),
+        (0.1, 0.2, 0.05, 0.0, OPEN),
+        (0.1, 0.2, 0.3, 0.2, OPEN),
+        (-0.1, 0.19, 0.3, 0.2, f"{OPEN}; {EXCLUDED}"),
+    ],
+)
+def test_verdicts_are_those_of_the_protocol(mean, high, p, bar, expected):
+    assert verdict(Effect(mean, mean - 0.1, high, p, 0.1), p, bar) == expected
+
+
+def test_questions_compare_what_the_protocol_names():
+    found = measured(sasrec=0.0, smem=0.0, make=0.0, plain=0.0, pad=0.1, blend=1.0)
+    pairs = [[(c.upper, c.lower, c.users) for c in question] for question in (found.alignment(), found.pad())]
+    assert pairs[0] == [("pad", "plain", "all"), ("pad", "plain", "cold")]
+    assert pairs[1] == [("pad", name, "all") for name in ("sasrec", "smem", "counts")]  # 3.0 on validation
+    blend = [(c.lower, c.users) for c in found.blend()]
+    everything = [("sasrec", "all"), ("smem", "all"), ("make", "all"), ("plain", "all"), ("pad", "all")]
+    everything += [("counts", "all"), ("words", "all")]
+    assert blend[:7] == everything
+    by_group = {(row, users) for row in ("sasrec", "counts", "words") for users in ("warm", "median", "cold")}
+    assert set(blend[7:]) == by_group  # 30 unseen users are too few
+    assert [c.size for c in found.alignment()] == [700, 120]
+    assert [c.paper for c in found.pad()] == [0, 0.0954, 0]
+    assert {c.paper for c in measured("beauty", smem=0.0, pad=0.1).pad()} == {0}
+    assert measured(sasrec=0.0).alignment() == measured(sasrec=0.0).pad() == measured(sasrec=0.0).blend() == []
+
+
+def test_a_comparison_is_of_the_same_users_and_seeds():
+    found = measured(sasrec=0.0, pad=0.3)
+    cold = found.groups["cold"]
+    compared = found.compare("pad", "sasrec", "cold")
+    rows = [np.array([row[s][cold] for s in (0, 1)]) for row in (found.rows["pad"], found.rows["sasrec"])]
+    assert compared.found == pytest.approx(effect(rows[0] - rows[1]))
+    assert compared.base == pytest.approx(rows[1].mean())
+    assert found.means("pad")[2] == pytest.approx(rows[0].mean())
+
+
+def test_families_are_those_of_the_protocol(make_config, tmp_path, monkeypatch):
+    """Question 1 is one family over all datasets, questions 2 and 3 one for each."""
+    levels = {"sasrec": 0.0, "plain": 0.0, "pad": 0.1, "blend": 0.15}
+    of = {"pantry": measured("pantry", **levels), "beauty": measured("beauty", **levels)}
+    config, seen = make_config("best", job="compare"), {}
+    monkeypatch.setattr(judgement, "measured", lambda study: of[study.dataset_sha256])
+    monkeypatch.setattr(
+        judgement, "question", lambda page, title, cs, corrected, untested="": seen.update({title[0]: (cs, corrected)})
+    )
+    studies = [judgement.Study(config, tmp_path, "", [Row("pad")], name) for name in of]
+    judgement.front(studies)
+    first, corrected = seen["1"]
+    assert [corrected[id(c)] for c in first] == holm([c.found.p for c in first])
+    assert len(first) == 4
+    for name in of:
+        family = [c for number in ("2", "3") for c in seen[number][0] if c.dataset == name]
+        assert [corrected[id(c)] for c in family] == holm([c.found.p for c in family])
+        assert len(family) == 2 + 5 + 9
+
+
+def test_what_a_recipe_leaves_out_cannot_be_tested(make_config):
+    assert judgement.has_mmd(make_config("best"))
+    for fields in ({"mmd.weight": 0.0}, {"alignment.loss": "infonce"}):
+        assert not judgement.has_mmd(make_config("best", **fields))
+    page = Page("")
+    judgement.question(page, "1", [], {}, UNTESTED)
+    assert page._markdown[-1] == f"{UNTESTED}."
+
+
+def test_rows_are_known_by_what_they_are():
+    rows = [Row("a", "smem"), Row("b", fields={"mmd.weight": 0.0}), Row("c", fields={"mmd.kernel": "linear"}), Row("d")]
+    assert known_rows(rows) == {"smem": "a", "without MMD": "b", "pad": "d"}
