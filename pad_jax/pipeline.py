@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jaxtyping import Int
 
 from pad_jax import parallel
@@ -37,6 +38,7 @@ from pad_jax.training.checkpoint import Checkpoints
 from pad_jax.training.parameters import split, start
 from pad_jax.training.phase import Method, Phase
 from pad_jax.training.step import merge
+from pad_jax.workdir.earlier import Earlier
 from pad_jax.workdir.identity import Workdir, changes_results, home, place_of, read_config, rules_of, run_name
 from pad_jax.workdir.results import read_results, write_summary
 
@@ -45,10 +47,17 @@ class Run:
     """Everything is read when first needed.
 
     Without a `workdir` it is the one of the dataset and the configuration. `command` tells the user how a job is run.
+    `base` is the finished run of the same data whose method is trained here without a holdout.
     """
 
-    def __init__(self, config: Config, workdir: Path | None, command: Callable[[str, Path | None], str]):
-        self._config, self._command, self._path = config, command, workdir
+    def __init__(
+        self,
+        config: Config,
+        workdir: Path | None,
+        command: Callable[[str, Path | None], str],
+        base: "Run | None" = None,
+    ):
+        self._config, self.tell, self._path, self._base = config, command, workdir, base
 
     @cached_property
     def config(self) -> Config:
@@ -71,13 +80,23 @@ class Run:
 
     def command(self, job: str) -> str:
         """The command line of a job with this workdir."""
-        return self._command(job, self.path)
+        return self.tell(job, self.path)
 
     @cached_property
     def workdir(self) -> Workdir:
         text_sha256 = self.text.sha256 if self.method.reads_text else None
         repairs = [phase.name for phase in self.method.phases] if self.config.job == "evaluate" else []
-        return Workdir(self.path, self.config, self.dataset.fingerprint, text_sha256, self.rules, repairs)
+        start = self.earlier.sha256 if self.earlier else None
+        return Workdir(self.path, self.config, self.dataset.fingerprint, text_sha256, self.rules, repairs, start)
+
+    @cached_property
+    def earlier(self) -> Earlier | None:
+        """What training begins with, where `config.start` names it."""
+        if not self.config.start:
+            return None
+        found = Earlier.load(self.config.start)
+        found.check(self.config, self.method)
+        return found
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -89,11 +108,15 @@ class Run:
         )
         if data.account:
             say(f"{data.name}: {data.account}")
+        if not data.holdout:
+            say(f"{data.name}: nothing is held out (data.holdout), {data.counts.sum():,} events train")
         return data
 
     @cached_property
     def text(self) -> TextSource:
-        return TextSource(self.config, self.dataset, self.method.name if self.method.reads_text else "")
+        known = self.earlier.artifact.text if self.earlier and self.method.reads_text else Text()
+        needed = self.method.name if self.method.reads_text else ""
+        return TextSource(self.config, self.dataset, needed, known if known.width else None)
 
     @cached_property
     def data(self) -> DeviceData:
@@ -116,7 +139,7 @@ class Run:
 
     def data_of(self, phase: Phase) -> DeviceData:
         """What a phase trains on."""
-        if not phase.held_out:
+        if not phase.held_out or not self.config.data.holdout:
             return self.data
         split = self.splits["valid"]
         windows = np.concatenate([split.inputs, split.target[:, None]], axis=1)
@@ -125,6 +148,9 @@ class Run:
 
     @cached_property
     def splits(self) -> dict[str, Split]:
+        """Those that the run is judged on; none without `data.holdout`."""
+        if not self.config.data.holdout:
+            return {}
         return {name: self.dataset.split(name, self.config.data.length) for name in SPLITS}
 
     def metrics(self, ranks: np.ndarray, name: str, listed: Int[np.ndarray, "S k"] | None = None) -> dict[str, Any]:
@@ -152,11 +178,7 @@ class Run:
         if phase.name in finished:
             say(f"{phase.name}: finished before, best epoch {finished[phase.name]['best_epoch']}")
             return
-        if self.rules != (today := METHODS.entry(self.config.method).rules):
-            raise UserError(
-                f"{self.workdir.path} was made under rules {self.rules} of the method {self.config.method!r}, which "
-                f"has rules {today} now: it can be evaluated, reported and served; train in a new --workdir"
-            )
+        self.check_rules()
         parallel.check_batch(self.config.train.batch, self.config.mmd.group)
         scorer, params, frozen = self.initial(phase)
         self.workdir.write_config(phase.name)
@@ -169,13 +191,26 @@ class Run:
         directory = self.workdir.path / phase.name
         sizes = {part: sum(x.size for x in jax.tree.leaves(tree)) for part, tree in merge(params, frozen).items()}
         sizes.pop("critics", None)  # no part of what is ranked with
+        judge = evaluate if self.config.data.holdout else None
+        watch = partial(self.watch, phase)
         best, summary = loop.train(
-            self.config, phase, scorer, params, frozen, self.data_of(phase), evaluate, directory, self.workdir.of
+            self.config, phase, scorer, params, frozen, self.data_of(phase), judge, directory, self.workdir.of, watch
         )
         summary |= {"parameters": sum(sizes.values())}
         if parallel.is_main():
             write_summary(directory, summary, self.workdir.of)
         self.record(phase, best, summary)
+
+    def check_rules(self) -> None:
+        """Raises UserError for a run that an earlier version made of a method that means something else today."""
+        if self.rules != (today := METHODS.entry(self.config.method).rules):
+            raise UserError(
+                f"{self.path} was made under rules {self.rules} of the method {self.config.method!r}, which "
+                f"has rules {today} now: it can be evaluated, reported and served; train in a new --workdir"
+            )
+
+    def watch(self, phase: Phase, epoch: int, metrics: dict[str, Any]) -> None:
+        """Is told the metrics on validation after each epoch."""
 
     def initial(self, phase: Phase) -> tuple[Scorer, dict[str, Any], dict[str, Any]]:
         """The scorer of a phase, and the parameters it starts with: trained and kept."""
@@ -193,34 +228,60 @@ class Run:
                     f"{self.workdir.path}; make it with: {self.command(before.name)}"
                 )
             previous = self.best(before)
-        return scorer, *split(start(phase, self.config, fresh, previous, self.data), phase.keep)
+        params, carried = start(phase, self.config, fresh, previous, self.data), set[str]()
+        if self.earlier:
+            if phase is self.method.phases[0]:
+                say(self.earlier.told(self.method, self.dataset.item_ids))
+            params, carried = self.earlier.begin(self.method, phase, params, self.dataset.item_ids)
+        trained, kept = split(params, phase.keep)
+        if phase.held_out and not self.config.data.holdout:
+            trained = self._not_learned(phase, trained, carried)
+        return scorer, trained, kept
 
-    def best(self, phase: Phase) -> dict[str, Any]:
-        """All parameters of a finished phase's best checkpoint."""
+    def _not_learned(self, phase: Phase, trained: dict[str, Any], carried: set[str]) -> dict[str, Any]:
+        """What stands for the parameters that a phase would learn from validation events, which all train now."""
+        if self._base is None and not set(flatten_dict(trained, sep="/")) <= carried:
+            raise UserError(
+                f"{phase.name} of method {self.config.method} learns from validation events, and data.holdout=False "
+                "leaves none: train with the holdout and then do the job refit, or --config.start from such a run"
+            )
+        whose = self.config.start if self._base is None else self._base.path
+        say(f"{phase.name}: learns from validation events, which all train here; it stays what {whose} has learned")
+        return trained if self._base is None else self._base.checkpoint(phase)[0]
+
+    def checkpoint(self, phase: Phase) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a finished phase has trained and kept, at its best epoch."""
         checkpoints = Checkpoints(self.workdir.path / phase.name / "checkpoints", self.workdir.of)
         params, frozen = checkpoints.parameters(self.workdir.results["phases"][phase.name]["best_epoch"])
         checkpoints.close()
-        return merge(params, frozen)
+        return params, frozen
+
+    def best(self, phase: Phase) -> dict[str, Any]:
+        """All parameters of a finished phase's best checkpoint."""
+        return merge(*self.checkpoint(phase))
 
     def record(self, phase: Phase, params: dict[str, Any], summary: dict[str, Any]) -> None:
         """Ranks both splits, lists for them, and writes results and ranks."""
         config = self.config
         both = lister(phase.scorer(config), config.eval.batch, min(max(config.eval.ks), self.dataset.items))
-        ranks, metrics = {}, {}
+        ranks: dict[str, Any] = {}
+        metrics: dict[str, Any] = {}
         for name, part in self.splits.items():
             ranks[name], listed = both(params, self.data, part, list(self.splits.values()))
             metrics[name] = self.metrics(ranks[name], name, listed)
         results = self.workdir.results
         results["phases"][phase.name] = metrics | summary
-        done = [p for p in self.method.phases if "valid" in results["phases"].get(p.name, {})]
+        known = {name: of.keys() for name, of in results["phases"].items()}
+        done = [p for p in self.method.phases if p.name in known and metrics.keys() <= known[p.name]]
         results |= {name: results["phases"][done[-1].name][name] for name in metrics}
         results |= {"served": self.to_serve(done).name, "until": self.dataset.until}
+        results |= {} if config.data.holdout else {"holdout": False}
         self.workdir.write({f"{name}/{phase.name}": ranks[name] for name in ranks})
 
     def to_serve(self, phases: Sequence[Phase]) -> Phase:
         """Which of finished phases `eval.serve` means; of equally good ones the later."""
         finished, select, serve = self.workdir.results["phases"], self.config.train.select, self.config.eval.serve
-        if serve != "best":
+        if serve != "best" or not self.config.data.holdout:
             return next((phase for phase in phases if phase.name == serve), phases[-1])
         judged = [phase for phase in phases if not phase.by_loss] or phases
         return max(reversed(judged), key=lambda phase: finished[phase.name]["valid"][select])
@@ -243,7 +304,7 @@ class Run:
         """What `pad_jax.load` reads: the phase that is best on validation, unless it is there already."""
         phase, folder, last = self.served, self.path / "model", self.method.phases[-1]
         finished, select = self.workdir.results["phases"], self.config.train.select
-        if phase is not last and self.config.eval.serve == "best":
+        if phase is not last and self.config.eval.serve == "best" and self.config.data.holdout:
             better, worse = (f"{p.name} ({100 * finished[p.name]['valid'][select]:.2f} %)" for p in (phase, last))
             say(f"served: {better}, which is above {worse} in {select} on validation")
         identity = self.model_identity()
@@ -251,7 +312,7 @@ class Run:
         parallel.wait("model")  # all processes have looked before one writes
         if same:
             return
-        text = self.text.served() if phase.reads_text else Text()
+        text = self.text.served() if phase.reads_text or phase.text else Text()
         names = self.dataset.item_ids, self.dataset.titles
         Artifact.of(phase.scorer(self.config), self.best(phase), self.data, *names, text).save(folder, identity)
 
@@ -268,7 +329,8 @@ class Run:
 
     def _what_matters(self, identity: dict[str, Any]) -> dict[str, Any]:
         config = as_before() | dotted(canonical(identity["config"]))
-        last = {"phase": self.method.phases[-1].name, "rules": 1, "of": ""}  # of models that earlier versions made
+        # of models that earlier versions made
+        last = {"phase": self.method.phases[-1].name, "rules": 1, "of": "", "start_sha256": None}
         found = last | identity | {"config": {n: v for n, v in sorted(config.items()) if changes_results(n)}}
         return json.loads(json.dumps(found))
 
@@ -307,6 +369,9 @@ class Run:
     def baselines(self) -> None:
         """The baselines that hardly learn: once in a workdir, again when there is another text table."""
         results, table, manifest = self.workdir.results, self.text.table, self.text.manifest
+        if not self.splits:
+            results["text_encoder"] = manifest
+            return
         known = results["baselines"]
         if not parallel.is_main() or (known and results["text_encoder"] == manifest):
             return
@@ -324,6 +389,8 @@ class Run:
 
     def write_table(self) -> None:
         """The table of results as results.md."""
+        if not self.splits:
+            return
         if parallel.is_main():
             write_atomically(self.workdir.path / "results.md", table.as_markdown(self.workdir.results).encode())
 
@@ -331,4 +398,8 @@ class Run:
         """The table of results, on the console and as results.md."""
         self.write_table()
         path = self.workdir.path
+        if not self.splits:
+            epochs = ", ".join(f"{name} {phase['epochs']}" for name, phase in self.workdir.results["phases"].items())
+            say(f"every event trained (epochs: {epochs}), so there are no figures: {path}/results.json")
+            return
         say("\n" + table.as_text(self.workdir.results) + f"\n\nresults: {path}/results.json")

@@ -125,7 +125,7 @@ class Registry(Generic[T]):
 
 
 #: Names of the configuration that no section can have.
-_CHOICES = ("dataset", "job", "method", "backbone", "loss", "recipe", "recipes", "seed")
+_CHOICES = ("dataset", "job", "method", "backbone", "loss", "recipe", "recipes", "seed", "start")
 #: Every registry by its kind.
 REGISTRIES: dict[str, Registry[Any]] = {}
 #: Sections of the configuration by dotted name: frozen dataclasses, see `pad_jax.settings`.

@@ -16,6 +16,7 @@ from pad_jax.errors import UserError
 from pad_jax.evaluate import evaluate
 from pad_jax.pipeline import Run
 from pad_jax.recommend import recommend
+from pad_jax.refit import refit
 from pad_jax.sealed import DamagedError
 from pad_jax.settings import Config, check_choice
 from pad_jax.studies import STUDIES
@@ -23,6 +24,9 @@ from pad_jax.studies.study import is_of_data
 from pad_jax.tune import tune
 from pad_jax.workdir.identity import home, locked, run_of, settings_of
 from pad_jax.workdir.results import read_results
+
+#: Jobs that work with what a workdir has learned, under its settings.
+WITH_TRAINED = {"evaluate": evaluate, "recommend": recommend, "refit": refit}
 
 
 def main(argv: list[str]) -> int:
@@ -49,10 +53,10 @@ def run(
     """Does `config.job` and returns the results as `results.json` holds them; none of a study.
 
     Args:
-        config: of the run; `recommend` and `evaluate` take theirs from the workdir.
+        config: of the run; `recommend`, `evaluate` and `refit` take theirs from the workdir.
         workdir: where results are; None: where they belong by dataset and configuration.
         command: tells the user how a job is run with a workdir.
-        given: fields that the command line sets, for these two jobs.
+        given: fields that the command line sets, for these jobs.
 
     Raises UserError for what the user has to mend.
     """
@@ -63,7 +67,7 @@ def run(
         folder = workdir or (usual.parent if config.study.datasets else usual)
         STUDIES[config.job](config, folder, command(config.job, folder), partial(cli.configuration, config.recipe))
         return {}
-    if config.job in ("recommend", "evaluate"):
+    if config.job in WITH_TRAINED:
         return _with_trained(config, workdir, command, given)
     job = Run(config, workdir, command)
     if config.job == "prepare":
@@ -76,7 +80,7 @@ def run(
         tune(job)
         return {}
     phases = [phase.name for phase in job.method.phases]
-    check_choice("job", config.job, ["prepare", "encode", "tune", *phases, "all", "evaluate", "recommend", *STUDIES])
+    check_choice("job", config.job, ["prepare", "encode", "tune", *phases, "all", *WITH_TRAINED, *STUDIES])
     _ = job.workdir  # refused before anything is written
     with locked(job.path):
         job.train([phase for phase in job.method.phases if config.job in ("all", phase.name)])
@@ -101,7 +105,7 @@ def _with_trained(config: Config, workdir: Path | None, command: Any, given: Col
     job = Run(settings_of(path, config, given), path, command)
     say(f"settings and model from {path}")
     with locked(path, reads=config.job == "recommend"):
-        return {"recommend": recommend, "evaluate": evaluate}[config.job](job)
+        return WITH_TRAINED[config.job](job)
 
 
 def _cache_compilations() -> None:

@@ -112,6 +112,9 @@ class Config:
     loss: str = setting("bce", "recommendation loss", "P", choices="loss", best="ce")
     recipe: str = setting("paper", "which values every field has that is not set", choices="recipe")
     seed: int = setting(0, "of every random draw of training", least=0)
+    start: str = setting(
+        "", "workdir, or its folder model/, whose parameters training begins with, item by item; empty: fresh ones"
+    )
 
     if TYPE_CHECKING:
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -85,7 +85,7 @@ class Dataset:
     """U users' events over items 1..N; row 0 is padding everywhere.
 
     `events[starts[u] : starts[u + 1]]` are the items of user u in time order, and `cuts` says which of them train and
-    which are targets. Raises UserError where an evaluation split would be empty.
+    which are targets. Raises UserError where an evaluation split would be empty, but without `holdout`.
     """
 
     name: str
@@ -99,9 +99,10 @@ class Dataset:
     own_texts: Sequence[str] = field(default=(), repr=False)  # of the items, where they are not the titles
     account: str = ""  # what was read and what became of it, in one line
     until: str | int | float | None = None  # time of the last event, as `config.data.time` takes it
+    holdout: bool = True  # False: every event trains, and no user has a target
 
     def __post_init__(self):
-        for name in SPLITS:
+        for name in SPLITS if self.holdout else ():
             if not len(self._targets(name)[0]):
                 raise UserError(f"{self.name}: no user has a {name} target with an event before it")
 
@@ -138,6 +139,11 @@ class Dataset:
         for numbers in (self.starts, *(self.cuts[1:] if whole else self.cuts)):
             digest.update(np.ascontiguousarray(numbers, np.int64).tobytes())
         return digest.hexdigest()
+
+    def without_holdout(self) -> "Dataset":
+        """The same with every event from `cuts.first` on in training, and nobody with a target."""
+        nobody = np.full(self.users, -1, np.int64)
+        return replace(self, cuts=Cuts(self.cuts.first, self.starts[1:], nobody, nobody), holdout=False)
 
     @cached_property
     def counts(self) -> Int[np.ndarray, " I"]:

@@ -22,7 +22,7 @@ from pad_jax.settings import Config, as_dict, dotted
 ROOT = Path("runs")
 FORMAT = 2
 #: Fields of `config.data` that do not change what is read.
-_ELSEWHERE = ("path", "length", "windows", "buckets")
+_ELSEWHERE = ("path", "holdout", "length", "windows", "buckets")
 #: Modules that every reader works with; beside them, only its own file decides what is read.
 _SHARED = ("assemble", "dataset", "files", "tables", "prepared")
 

@@ -42,13 +42,14 @@ def reader_name(config: Config) -> str:
 
 
 def load(config: Config) -> Dataset:
-    """The dataset of a configuration."""
+    """The dataset of a configuration, with `data.holdout` or without."""
     name = reader_name(config)
     check_choice("data.reader" if config.data.reader else "dataset", name, READERS)
     reader = READERS[name]
     if config.data.time and not reader.timed:
         raise UserError(f"config.data.time={config.data.time} needs the times of events, and {name} has none")
-    return reader.load(config)
+    dataset = reader.load(config)
+    return dataset if config.data.holdout else dataset.without_holdout()
 
 
 def settled(config: Config, dataset: Dataset) -> Config:

@@ -22,6 +22,11 @@ class DataSettings:
         "False: neither is part of the dataset",
         "P",
     )
+    holdout: bool = setting(
+        True,
+        "validation and test events stay out of training; False: every event trains, each phase for just its `epochs`, "
+        "and there are no figures, see the job refit",
+    )
     length: int = setting(
         20, "L, events that the encoder sees; 0: 20 or 50, chosen from the data", "C", least=0, below=4097
     )

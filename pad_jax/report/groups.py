@@ -42,6 +42,8 @@ class RunGroup:
         results = read_results(path, read_config(path)["of"])
         if not results.get("phases"):
             raise UserError(f"{path} holds no finished run; train it first")
+        if not results.get("holdout", True):
+            raise UserError(f"{path} was trained on every event (data.holdout), so there is nothing to report")
         return results
 
     def _identity(self, path: Path) -> dict[str, Any]:

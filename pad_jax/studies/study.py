@@ -444,6 +444,11 @@ def check(config: Config) -> None:
                 f"the job {config.job} sets config.{name} itself: leave it out of file and command line, and choose "
                 "with --config.study.seeds and --config.study.only"
             )
+    if config.start or not config.data.holdout:
+        raise UserError(
+            f"the job {config.job} compares runs from fresh parameters on held-out events: leave config.start "
+            "and config.data.holdout out"
+        )
     if config.job == "backbones" and config.backbone != "sasrec":
         raise UserError("the job backbones sets config.backbone itself; set --config.study.only")
     if config.job == "analyse" and config.study.only:

@@ -55,11 +55,12 @@ def is_lexical(config: Config) -> bool:
 class TextSource:
     """The text vectors of a dataset's items: a table, and `more` beside it, each a source of its own.
 
-    `needed` names the method that cannot do without, if there is one.
+    `needed` names the method that cannot do without, if there is one. `earlier` is what the model that training begins
+    with knows of its tables: their words and transforms are used again, since its parameters are of these directions.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, needed: str = ""):
-        self.config, self.dataset, self.needed = config, dataset, needed
+    def __init__(self, config: Config, dataset: Dataset, needed: str = "", earlier: Text | None = None):
+        self.config, self.dataset, self.needed, self.earlier = config, dataset, needed, earlier
 
     @cached_property
     def more(self) -> list["TextSource"]:
@@ -68,7 +69,8 @@ class TextSource:
         for path in (config.text.table for config in configs if config.text.table):
             if not Path(path).exists():
                 raise UserError(f"config.text.more: {path} does not exist; make it with the job `encode`")
-        return [TextSource(config, self.dataset, self.needed) for config in configs]
+        known = self.earlier.more if self.earlier else (None,) * len(configs)
+        return [TextSource(config, self.dataset, self.needed, of) for config, of in zip(configs, known, strict=True)]
 
     @cached_property
     def sha256(self) -> str | None:
@@ -119,7 +121,8 @@ class TextSource:
     def table(self) -> TextTable | None:
         """The table; None where no method needs it and there is none."""
         if is_lexical(self.config):
-            lexicon = Lexicon.fit(self.dataset.texts)
+            known = self.earlier.lexicon if self.earlier else None
+            lexicon = known or Lexicon.fit(self.dataset.texts)
             if not lexicon.number:
                 raise UserError(
                     f"{self.dataset.name}: no title has a word, so text.encoder={LEXICAL} makes nothing of them"
@@ -152,7 +155,14 @@ class TextSource:
     def transform(self) -> Transform:
         """What vectors of the table go through before training reads them."""
         assert self.table is not None
-        return fit(self.table.rows[1:], self.config)
+        if self.earlier is None:
+            return fit(self.table.rows[1:], self.config)
+        if self.table.rows.shape[1] != self.earlier.width:
+            raise UserError(
+                f"config.start={self.config.start} reads text of width {self.earlier.width}, and that of "
+                f"{self.dataset.name} has {self.table.rows.shape[1]}: bring vectors of the same encoder"
+            )
+        return self.earlier.transform
 
     def for_training(self) -> Float[np.ndarray, "I E"]:
         """All tables as training reads them: transformed, side by side, row 0 zeros."""

@@ -64,6 +64,11 @@ class TrainSettings:
 
 SECTIONS.register("train", TrainSettings)
 
+
+class DivergedError(UserError):
+    """Training left the numbers: what it was given was too much, most often its learning rate."""
+
+
 #: All parameters -> metrics on the validation split.
 Evaluate = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -117,9 +122,10 @@ def train(
     params: dict[str, Any],
     frozen: dict[str, Any],
     data: DeviceData,
-    evaluate: Evaluate,
+    evaluate: Evaluate | None,
     directory: Path,
     of: str = "",
+    watch: Callable[[int, dict[str, Any]], None] = lambda epoch, metrics: None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains a phase to its end, from its latest checkpoint if there is one.
 
@@ -130,15 +136,17 @@ def train(
         params: what it starts with and trains.
         frozen: what it carries along.
         data: what stays on the device.
-        evaluate: metrics of all parameters on the validation split.
+        evaluate: metrics of all parameters on the validation split; None: there is none, so every epoch is better than
+            the one before, and a phase that learns from its events is left as it begins.
         directory: where its log and its checkpoints go.
         of: whose they are, see `Workdir`.
+        watch: is given each epoch and its metrics, before its checkpoint is written.
 
     Returns all parameters of the best epoch and
-    {"epochs", "best_epoch", "updates", "seconds", "stopped": "patience" | "epochs" | "minutes"}, and where the phase is
-    `weighed` "gradient_norms".
+    {"epochs", "best_epoch", "updates", "seconds", "stopped": "patience" | "epochs" | "minutes" | "held out"}, and where
+    the phase is `weighed` "gradient_norms".
 
-    Raises UserError when the loss or a parameter is not finite; the last good checkpoint stays.
+    Raises DivergedError when the loss or a parameter is not finite; the last good checkpoint stays.
     """
     windows = np.asarray(parallel.first_replica(data.windows))
     blocks = Blocks(
@@ -164,6 +172,10 @@ def train(
     checked = False
     started = time.monotonic() - status["seconds"]
     stopped = _stop(config, phase, status)
+    if evaluate is None and phase.held_out:
+        stopped = "held out"
+        if latest is None:
+            checkpoints.save(0, state, iterator.get_state(), status)
     while not stopped:
         epoch = status["epoch"] + 1
         sums: list[tuple[int, Any]] = []
@@ -190,13 +202,16 @@ def train(
         if not np.isfinite([losses["loss"], size]).all():
             checkpoints.close()
             kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "there is no checkpoint yet"
-            raise UserError(
+            raise DivergedError(
                 f"{phase.name}: loss {losses['loss']} or the norm of the parameters {size} is not finite in epoch "
                 f"{epoch}; {kept}; lower config.{phase.name}.learning_rate"
                 + (" in a new --workdir" if epoch > 1 else "")
             )
-        result = evaluate(merge(state.params, state.frozen))
-        value = -losses["loss"] if phase.by_loss else result[config.train.select]
+        result, value = {}, float(epoch)
+        if evaluate is not None:
+            result = evaluate(merge(state.params, state.frozen))
+            value = -losses["loss"] if phase.by_loss else result[config.train.select]
+        watch(epoch, result)
         better, before = not status["best_epoch"] or value > status["best"], status["seconds"]
         status |= {
             "epoch": epoch,
@@ -206,13 +221,17 @@ def train(
             "log": "",
         }
         select = config.train.select
-        chosen = "" if phase.by_loss or select in ("HR@10", "nDCG@10") else f", {select} {result[select]:.4f}"
+        judged = ""
+        if result:
+            chosen = "" if phase.by_loss or select in ("HR@10", "nDCG@10") else f", {select} {result[select]:.4f}"
+            judged = f", valid HR@10 {100 * result['HR@10']:.2f} %, nDCG@10 {100 * result['nDCG@10']:.2f} %{chosen}"
+            judged += " *" if better else ""
         say(
-            f"{phase.name} epoch {epoch}: loss {losses['loss']:.4f}, "
-            f"valid HR@10 {100 * result['HR@10']:.2f} %, nDCG@10 {100 * result['nDCG@10']:.2f} %{chosen}"
-            f"{' *' if better else ''}; {status['seconds'] - before:.1f} s, {status['seconds']:.0f} s in all"
+            f"{phase.name} epoch {epoch}: loss {losses['loss']:.4f}{judged}; {status['seconds'] - before:.1f} s, "
+            f"{status['seconds']:.0f} s in all"
         )
-        lines.append(json.dumps({"epoch": epoch, "seconds": status["seconds"], **losses, "valid": result}))
+        valid = {"valid": result} if result else {}
+        lines.append(json.dumps({"epoch": epoch, "seconds": status["seconds"], **losses, **valid}))
         status["log"] = sealed.digest(lines)
         if parallel.is_main():
             write_atomically(log, "".join(line + "\n" for line in lines).encode())

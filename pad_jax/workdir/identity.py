@@ -27,6 +27,7 @@ from pad_jax.workdir.results import CURE, read_ranks, read_results, read_summary
 PLACES = ("job", "data.path", "text.table", "text.batch", "eval.batch", "eval.serve")
 _GONE = ("experts.freeze_carried", "experts.supervise", "experts.id_scale")  # before 0.7
 _OTHER_JOBS = ("recommend.", "study.", "tune.")
+REFIT = "refit"  # folder in a workdir: the same method on all events, a workdir itself
 _IN_THE_DATA = "table."  # whatever it changes, the dataset's own identity says
 
 
@@ -123,7 +124,7 @@ def run_of(config: Config, given: Iterable[str], train: str) -> Path:
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
-    """{"config", "dataset_sha256", "text_sha256", "rules"} of a workdir.
+    """{"config", "dataset_sha256", "text_sha256", "start_sha256", "rules", "of"} of a workdir.
 
     Fields have the names of today, and those that the file does not know the values that mean what was done then.
     Raises UserError where there is no such file.
@@ -133,6 +134,8 @@ def read_config(workdir: Path) -> dict[str, Any]:
         return _identity_in(path)
     except DamagedError:
         for spare in sorted(workdir.glob("*/config.json")):  # that of every phase is the same
+            if spare.parent.name == REFIT:  # another run
+                continue
             with contextlib.suppress(DamagedError):
                 found = _identity_in(spare)
                 if found["of"] and parallel.is_main():
@@ -146,7 +149,7 @@ def _identity_in(path: Path) -> dict[str, Any]:
     found = sealed.read_json(path, FORMAT, "use a new --workdir, or put it back")
     try:
         config = as_before() | dotted(canonical(dict(found["config"])))
-        sha256 = {n: found[n] for n in ("dataset_sha256", "text_sha256")}
+        sha256 = {n: found[n] for n in ("dataset_sha256", "text_sha256")} | {"start_sha256": found.get("start_sha256")}
         of = str(found.get("of", ""))
         return {"config": json.loads(json.dumps(config)), **sha256, "rules": int(found.get("rules", 1)), "of": of}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -214,6 +217,7 @@ class Workdir:
         text_sha256: str | None,
         rules: int,
         repairs: Sequence[str] = (),
+        start_sha256: str | None = None,
     ):
         """The results that are there, or none yet.
 
@@ -224,9 +228,10 @@ class Workdir:
             text_sha256: of the text table that the method reads.
             rules: number of the method's rules today, or that under which the workdir was made.
             repairs: phases of the method; results and ranks that are damaged are made again from what these left.
+            start_sha256: of the model that `config.start` names.
         """
         self.path, self.config = path, config
-        shas = {"dataset_sha256": dataset_sha256, "text_sha256": text_sha256}
+        shas = {"dataset_sha256": dataset_sha256, "text_sha256": text_sha256, "start_sha256": start_sha256}
         self.identity = {"config": as_dict(config), **shas, "rules": rules}
         self.of = _whose(self.identity)
         self.results: dict[str, Any] = {
@@ -266,6 +271,11 @@ class Workdir:
             raise UserError(f"{self.path} was made from other data; use a new --workdir")
         if found["text_sha256"] != self.identity["text_sha256"]:
             raise UserError(f"{self.path} was made with another text table; use a new --workdir")
+        if found["start_sha256"] != self.identity["start_sha256"]:
+            raise UserError(
+                f"{self.path} began with another model than {self.config.start} holds now (config.start); use a new "
+                "--workdir"
+            )
 
     def write_config(self, phase: str) -> None:
         """Whose workdir this is, once for the whole and once for the phase."""
