@@ -28,6 +28,7 @@ JOBS = {
     "evaluate": "rank again with the best checkpoints",
     "recommend": "top-k lists of all users, or of histories in a file; also with items that training never saw",
     "refit": "the same method on every event, for the epochs that the run chose, in <workdir>/refit",
+    "search": "settings by trials on the validation split (Optuna), see `search.space`",
     "compare": "study: every method under one protocol",
     "backbones": "study: each backbone alone and under PAD",
     "ablate": "study: PAD with one thing changed",

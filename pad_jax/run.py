@@ -18,6 +18,7 @@ from pad_jax.pipeline import Run
 from pad_jax.recommend import recommend
 from pad_jax.refit import refit
 from pad_jax.sealed import DamagedError
+from pad_jax.search import search
 from pad_jax.settings import Config, check_choice
 from pad_jax.studies import STUDIES
 from pad_jax.studies.study import is_of_data
@@ -67,6 +68,9 @@ def run(
         folder = workdir or (usual.parent if config.study.datasets else usual)
         STUDIES[config.job](config, folder, command(config.job, folder), partial(cli.configuration, config.recipe))
         return {}
+    if config.job == "search":
+        search(config, workdir, command("search", workdir))
+        return {}
     if config.job in WITH_TRAINED:
         return _with_trained(config, workdir, command, given)
     job = Run(config, workdir, command)
@@ -80,7 +84,7 @@ def run(
         tune(job)
         return {}
     phases = [phase.name for phase in job.method.phases]
-    check_choice("job", config.job, ["prepare", "encode", "tune", *phases, "all", *WITH_TRAINED, *STUDIES])
+    check_choice("job", config.job, ["prepare", "encode", "tune", "search", *phases, "all", *WITH_TRAINED, *STUDIES])
     _ = job.workdir  # refused before anything is written
     with locked(job.path):
         job.train([phase for phase in job.method.phases if config.job in ("all", phase.name)])

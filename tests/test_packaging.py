@@ -20,7 +20,9 @@ def test_requirements_are_those_of_the_package():
     assert lines("requirements.txt") == [*PROJECT["project"]["dependencies"], *extras["text"]]
     assert lines("requirements-cuda.txt") == ["-r requirements.txt", *extras["cuda"]]
     dev = [line for line in extras["dev"] if not line.startswith("pad_jax[")]
-    assert sorted(lines("requirements-dev.txt")) == sorted(["-r requirements.txt", *dev, *extras["docs"]])
+    assert sorted(lines("requirements-dev.txt")) == sorted(
+        ["-r requirements.txt", *dev, *extras["docs"], *extras["search"]]
+    )
 
 
 def test_every_package_and_every_configuration_is_in_the_wheel():

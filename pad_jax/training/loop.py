@@ -211,7 +211,11 @@ def train(
         if evaluate is not None:
             result = evaluate(merge(state.params, state.frozen))
             value = -losses["loss"] if phase.by_loss else result[config.train.select]
-        watch(epoch, result)
+        try:
+            watch(epoch, result)
+        except Exception:  # whoever ends it may clear up behind it
+            checkpoints.close()
+            raise
         better, before = not status["best_epoch"] or value > status["best"], status["seconds"]
         status |= {
             "epoch": epoch,

@@ -26,7 +26,7 @@ from pad_jax.workdir.results import CURE, read_ranks, read_results, read_summary
 #: Fields that say where things are and not what is computed: a workdir may be continued with others.
 PLACES = ("job", "data.path", "text.table", "text.batch", "eval.batch", "eval.serve")
 _GONE = ("experts.freeze_carried", "experts.supervise", "experts.id_scale")  # before 0.7
-_OTHER_JOBS = ("recommend.", "study.", "tune.")
+_OTHER_JOBS = ("recommend.", "search.", "study.", "tune.")
 REFIT = "refit"  # folder in a workdir: the same method on all events, a workdir itself
 _IN_THE_DATA = "table."  # whatever it changes, the dataset's own identity says
 
