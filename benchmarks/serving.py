@@ -16,20 +16,20 @@ from benchmarks.problem import configuration, pantry
 from pad_jax.batching.layout import lay_out, pack
 from pad_jax.data.dataset import Dataset
 from pad_jax.models.scorer import Scorer
-from pad_jax.serving import Artifact, Recommender
+from pad_jax.serving import Artifact, Model
 from pad_jax.serving.artifact import Text
 
 _HISTORIES = 256
 
 
-def model_of(scorer: Scorer, dataset: Dataset) -> Recommender:
+def model_of(scorer: Scorer, dataset: Dataset) -> Model:
     """A model over the dataset's items whose weights are random."""
     width, items = scorer.config.model.width, dataset.items
     random = np.random.default_rng(0)
     params = scorer.init(jax.random.key(0), items, width)
     vectors = {e: random.normal(size=(items + 1, width)).astype(np.float32) / width**0.5 for e in scorer.experts}
     gates = np.full((items + 1, len(scorer.experts)), 1 / len(scorer.experts), np.float32)
-    return Recommender(Artifact(scorer, params, dataset.item_ids, dataset.titles, vectors, gates, Text()))
+    return Model(Artifact(scorer, params, dataset.item_ids, dataset.titles, vectors, gates, Text()))
 
 
 def main() -> None:

@@ -5,23 +5,35 @@ W = L + 1 window slots and V window events (inputs and the last target), N items
 (row 0 is padding), D model width, E text width, K experts, F widths of all experts together, R rows of anything.
 """
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from pad_jax.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from pad_jax.serving import Recommender
+    from pad_jax.errors import UserError
+    from pad_jax.library import fit
+    from pad_jax.serving import Model, Recommendations, load
+    from pad_jax.training.loop import Epoch
 
-__all__ = ["__version__", "load"]
+__all__ = ["Epoch", "Model", "Recommendations", "UserError", "__version__", "fit", "load"]
+
+#: Where the names stand that are imported when they are first asked for: JAX takes seconds, and only `fit` needs all.
+_HOMES = {
+    "Epoch": "training.loop",
+    "Model": "serving",
+    "Recommendations": "serving",
+    "UserError": "errors",
+    "fit": "library",
+    "load": "serving",
+}
 
 
-def load(workdir: "str | Path") -> "Recommender":
-    """The trained model of a workdir: top-k lists, vectors, new items.
+if not TYPE_CHECKING:
 
-    Raises `pad_jax.errors.UserError` where the workdir holds none.
-    """
-    from pad_jax import builtin, serving  # slow to import
-
-    del builtin
-    return serving.load(workdir)
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name in ("fit", "load"):
+            import_module("pad_jax.builtin")  # the parts of a model go by their names
+        return getattr(import_module(f"pad_jax.{_HOMES[name]}"), name)

@@ -22,6 +22,7 @@ from pad_jax.settings import (
     build,
     canonical,
     check_choice,
+    check_field,
     defaults,
     dotted,
     put,
@@ -85,6 +86,21 @@ def config_dict(
     config._record[1].clear()
     config._record[1].update(choices)
     return config
+
+
+def configure(dataset: str, settings: Mapping[str, Any]) -> Config:
+    """The Config of a dataset under settings, nested or by dotted names: that of a config file that assigns them.
+
+    Raises UserError for a name that is no field, with the nearest one, and as `resolve`.
+    """
+    config, renamed = config_dict(dataset), aliases()
+    flat = dotted(settings)
+    for name in flat:
+        check_field(renamed.get(name, name))
+    with config.ignore_type():  # `resolve` says in one line what has another type
+        for name, value in flat.items():
+            _section(config, name)[name.rpartition(".")[2]] = value
+    return resolve(config)
 
 
 def _section(config: ConfigDict, name: str) -> ConfigDict:

@@ -37,6 +37,16 @@ def say(text: str) -> None:
         console.print(printable(text), markup=False)
 
 
+@contextmanager
+def quiet(silent: bool = True):
+    """Within it nothing is said and no bar is shown, unless `silent` is False."""
+    before, console.quiet = console.quiet, console.quiet or silent
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
 def show(text: str) -> None:
     """Many lines as they are, for whoever wants to keep them."""
     with contextlib.suppress(OSError, UnicodeError):
@@ -88,7 +98,7 @@ class Task:
 @contextmanager
 def progress(label: str, total: int, every: float = 30.0):
     """A Task: a bar on a terminal, elsewhere a line at most every `every` seconds."""
-    if console.is_terminal and parallel.is_main() and sys.stdout.isatty():
+    if console.is_terminal and parallel.is_main() and sys.stdout.isatty() and not console.quiet:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

@@ -18,7 +18,7 @@ from pad_jax.pipeline import Run
 from pad_jax.recommend import with_new_items
 from pad_jax.report import table
 from pad_jax.sealed import FORMAT
-from pad_jax.serving import Recommender
+from pad_jax.serving import Model
 from pad_jax.workdir.identity import read_config
 from pad_jax.workdir.results import read_results
 
@@ -108,7 +108,7 @@ def evaluate_later(run: Run, events: Events) -> dict[str, Any]:
     return results
 
 
-def _as_split(model: Recommender, parts: pl.DataFrame) -> tuple[Split, np.ndarray]:
+def _as_split(model: Model, parts: pl.DataFrame) -> tuple[Split, np.ndarray]:
     """The users as a split of the model's items, and how often training met each of these."""
     counts = model.artifact.counts
     if counts is None:

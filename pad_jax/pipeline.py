@@ -29,7 +29,7 @@ from pad_jax.models.experts import EXPERTS
 from pad_jax.models.scorer import Scorer
 from pad_jax.report import table
 from pad_jax.sealed import DamagedError
-from pad_jax.serving import Recommender, load
+from pad_jax.serving import Model, load
 from pad_jax.serving.artifact import Artifact, Text, identity_of
 from pad_jax.settings import Config, as_before, canonical, check_choice, dotted
 from pad_jax.text.source import TextSource
@@ -48,6 +48,7 @@ class Run:
 
     Without a `workdir` it is the one of the dataset and the configuration. `command` tells the user how a job is run.
     `base` is the finished run of the same data whose method is trained here without a holdout.
+    `callbacks` are called after each epoch, see `loop.train`.
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class Run:
         config: Config,
         workdir: Path | None,
         command: Callable[[str, Path | None], str],
+        callbacks: Sequence[loop.Callback] = (),
         base: "Run | None" = None,
     ):
-        self._config, self.tell, self._path, self._base = config, command, workdir, base
+        self._config, self.tell, self._path, self._callbacks, self._base = config, command, workdir, callbacks, base
 
     @cached_property
     def config(self) -> Config:
@@ -192,9 +194,17 @@ class Run:
         sizes = {part: sum(x.size for x in jax.tree.leaves(tree)) for part, tree in merge(params, frozen).items()}
         sizes.pop("critics", None)  # no part of what is ranked with
         judge = evaluate if self.config.data.holdout else None
-        watch = partial(self.watch, phase)
         best, summary = loop.train(
-            self.config, phase, scorer, params, frozen, self.data_of(phase), judge, directory, self.workdir.of, watch
+            self.config,
+            phase,
+            scorer,
+            params,
+            frozen,
+            self.data_of(phase),
+            judge,
+            directory,
+            self.workdir.of,
+            self._callbacks,
         )
         summary |= {"parameters": sum(sizes.values())}
         if parallel.is_main():
@@ -208,9 +218,6 @@ class Run:
                 f"{self.path} was made under rules {self.rules} of the method {self.config.method!r}, which "
                 f"has rules {today} now: it can be evaluated, reported and served; train in a new --workdir"
             )
-
-    def watch(self, phase: Phase, epoch: int, metrics: dict[str, Any]) -> None:
-        """Is told the metrics on validation after each epoch."""
 
     def initial(self, phase: Phase) -> tuple[Scorer, dict[str, Any], dict[str, Any]]:
         """The scorer of a phase, and the parameters it starts with: trained and kept."""
@@ -325,7 +332,7 @@ class Run:
     def is_model(self, identity: dict[str, Any]) -> bool:
         """Whether `model/` is of this identity."""
         found = identity_of(self.path / "model")
-        return found is not None and self._what_matters(found) == identity
+        return found is not None and not found.get("saved") and self._what_matters(found) == identity
 
     def _what_matters(self, identity: dict[str, Any]) -> dict[str, Any]:
         config = as_before() | dotted(canonical(identity["config"]))
@@ -343,7 +350,7 @@ class Run:
             return False
         return found is not None and found.verified and list(found.titles) == list(self.dataset.titles)
 
-    def model(self) -> Recommender:
+    def model(self) -> Model:
         """The model that `load` gives; where it is missing, damaged or another one, it is made first, which needs the
         data."""
         if self.is_model(self.model_identity()):

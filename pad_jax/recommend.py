@@ -5,8 +5,8 @@ by id; of items that training never saw, those that it can know by text.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from polars.io.plugins import register_io_source
 
 from pad_jax import parallel
 from pad_jax.console import Task, progress, say
+from pad_jax.data.assemble import histories_in, histories_of
 from pad_jax.data.files import lines_of
 from pad_jax.data.readers import READERS, reader_name
 from pad_jax.data.table import read_catalogue
@@ -24,13 +25,12 @@ from pad_jax.errors import UserError
 from pad_jax.files import file_atomically
 from pad_jax.pipeline import Run
 from pad_jax.registry import SECTIONS
-from pad_jax.serving import Recommender
+from pad_jax.serving import Model
 from pad_jax.serving.recommender import FALLBACK
-from pad_jax.settings import Config, setting
-from pad_jax.text import encode as text_encode
+from pad_jax.settings import setting
 from pad_jax.text.settings import beside
-from pad_jax.text.source import table_path
-from pad_jax.text.table import SETTINGS, check_settings, read_own
+from pad_jax.text.source import as_made, encoded_as
+from pad_jax.text.table import read_own
 from pad_jax.workdir.results import read_results
 
 SCHEMA = {
@@ -99,7 +99,7 @@ def recommend(run: Run) -> dict[str, Any]:
     return read_results(run.path)
 
 
-def lists(model: Recommender, users: list[History], k: int, exclude: bool, bar: Task) -> Iterator[pl.DataFrame]:
+def lists(model: Model, users: list[History], k: int, exclude: bool, bar: Task) -> Iterator[pl.DataFrame]:
     """The lists as rows of `SCHEMA`, some users at a time."""
     for begin in range(0, len(users), _USERS):
         part = users[begin : begin + _USERS]
@@ -107,7 +107,8 @@ def lists(model: Recommender, users: list[History], k: int, exclude: bool, bar: 
         listed = model.recommend([history for _, history in part if history], k, exclude)
         popular = model.popular(k) if silent.any() else listed
         columns = []
-        for some, usual in zip(listed, popular, strict=True):
+        for name in ("items", "titles", "scores", "experts"):
+            some, usual = getattr(listed, name), getattr(popular, name)
             column = np.empty((len(part), k), usual.dtype)
             column[~silent], column[silent] = some.reshape(-1, k), usual[:1]
             columns.append(column.reshape(-1))
@@ -132,18 +133,13 @@ def of_today(run: Run) -> list[History]:
     """The history of every user in the files as they are now, or where their reader knows no more in the dataset."""
     reader = READERS[reader_name(run.config)]
     if reader.events is None:
-        dataset, ids = run.dataset, run.dataset.item_ids
         if run.config.data.keep:
             say(f"histories are the latest {run.config.data.keep} events of each user (config.data.keep)")
-        parts = np.split(dataset.events, dataset.starts[1:-1])
-        return [(user, [ids[i - 1] for i in part]) for user, part in zip(dataset.user_ids, parts, strict=True)]
+        return histories_in(run.dataset).rows()
     events = reader.events(run.config)
-    by = ["user", "time"] if "time" in events.frame.columns else ["user"]
-    users = (events.frame["user"] if events.users is None else events.users).unique().to_frame("user")
-    found = events.frame.sort(by, maintain_order=True).group_by("user", maintain_order=True).agg("item")
-    found = users.join(found, on="user", how="left").sort("user")
+    found = histories_of(events)
     say(f"{run.config.dataset}: {events.frame.height:,} events of {found.height:,} users today")
-    return [(user, items or []) for user, items in found.rows()]
+    return found.rows()
 
 
 def read_histories(path: Path) -> list[History]:
@@ -170,7 +166,7 @@ def read_histories(path: Path) -> list[History]:
     return found
 
 
-def with_new_items(model: Recommender, run: Run) -> Recommender:
+def with_new_items(model: Model, run: Run) -> Model:
     """The model and the items that it does not know, by their texts: those of `recommend.catalogue`, or where that and
     `recommend.histories` are empty those of today's catalogue.
 
@@ -204,7 +200,7 @@ def with_new_items(model: Recommender, run: Run) -> Recommender:
         return model
 
 
-def known_by_text(model: Recommender, run: Run, path: Path, rows: int, new: pl.DataFrame) -> Recommender:
+def known_by_text(model: Model, run: Run, path: Path, rows: int, new: pl.DataFrame) -> Model:
     """The model and new items.
 
     Args:
@@ -234,17 +230,5 @@ def known_by_text(model: Recommender, run: Run, path: Path, rows: int, new: pl.D
         )
     else:
         configs = (config, *map(as_made, beside(config), (table.manifest for table in text.more)))
-        tables = zip(configs, (text, *text.more), strict=True)
-        brought = [(of, table) for of, table in tables if table.lexicon is None]
-        for of, table in brought:
-            check_settings(table_path(of), table.manifest, of.text)
-        parts = [text_encode.encode(texts, of.text)[0] for of, _ in brought]
-        vectors = np.concatenate(parts, axis=1) if parts else None
+        vectors = encoded_as(text, configs, texts)
     return model.with_items(new["item"].to_list(), new["title"].to_list(), vectors, texts)
-
-
-def as_made(config: Config, manifest: Mapping[str, Any]) -> Config:
-    """With the encoder that a further table says it was made by, where that is a file."""
-    said = {name: manifest[name] for name in SETTINGS if name in manifest} if config.text.table else {}
-    text = replace(config.text, **said | {"adapters": tuple(said.get("adapters", ()))})
-    return replace(config, **{"text": text})

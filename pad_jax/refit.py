@@ -24,7 +24,7 @@ def refit(run: Run) -> dict[str, Any]:
     if not run.is_finished:
         raise UserError(f"{run.path} is not finished; finish it with: {run.command('all')}")
     run.check_rules()
-    again = Run(as_chosen(run), run.path / REFIT, run.tell, run)
+    again = Run(as_chosen(run), run.path / REFIT, run.tell, base=run)
     _ = again.workdir  # refused before anything is written
     with locked(again.path):
         again.train(again.method.phases)

@@ -85,9 +85,17 @@ def run(
         return {}
     phases = [phase.name for phase in job.method.phases]
     check_choice("job", config.job, ["prepare", "encode", "tune", "search", *phases, "all", *WITH_TRAINED, *STUDIES])
+    return train(job)
+
+
+def train(job: Run) -> dict[str, Any]:
+    """Trains the phases that the job of a run names, or with `all` every one, and returns the results.
+
+    A phase that is done is left alone; when the last one is, the workdir has its `model/`. Raises UserError.
+    """
     _ = job.workdir  # refused before anything is written
     with locked(job.path):
-        job.train([phase for phase in job.method.phases if config.job in ("all", phase.name)])
+        job.train([phase for phase in job.method.phases if job.config.job in ("all", phase.name)])
         parallel.wait("results")  # nobody reads them before they are written
         if job.is_finished:
             job.export()

@@ -20,8 +20,7 @@ from pad_jax.registry import SECTIONS
 from pad_jax.report.page import Page
 from pad_jax.sealed import DamagedError
 from pad_jax.settings import Config, as_dict, dotted, setting, specs, with_fields
-from pad_jax.training.loop import DivergedError
-from pad_jax.training.phase import Phase
+from pad_jax.training.loop import DivergedError, Epoch
 from pad_jax.workdir.identity import changes_results, home, locked, run_name
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ class Trial(Run):
     """A run that knows no test split and no baselines, and may be pruned after any epoch."""
 
     def __init__(self, config: Config, workdir: Path, dataset: Dataset, trial: "optuna.trial.Trial"):
-        super().__init__(config, workdir, lambda job, _: f"the job {job}")
+        super().__init__(config, workdir, lambda job, _: f"the job {job}", (self.judge,))
         self._dataset, self._trial = dataset, trial
         self._reported = trial.study.trials[trial.number].intermediate_values
 
@@ -161,17 +160,19 @@ class Trial(Run):
     def baselines(self) -> None:
         """They do not depend on what is searched for."""
 
-    def watch(self, phase: Phase, epoch: int, metrics: dict[str, Any]) -> None:
+    def judge(self, epoch: Epoch) -> None:
         """Tells Optuna, and ends the trial where that says so. An epoch is compared with the same one of its phase."""
         import optuna
 
-        if phase.by_loss:  # it trains no recommender
+        names = [phase.name for phase in self.method.phases]
+        place = names.index(epoch.phase)
+        if self.method.phases[place].by_loss:  # it trains no recommender
             return
-        step = STEPS * self.method.phases.index(phase) + epoch
+        step = STEPS * place + epoch.epoch
         if step not in self._reported:  # a killed run may have said it
-            self._trial.report(metrics[self.config.train.select], step)
+            self._trial.report(epoch.valid[self.config.train.select], step)
         if self._trial.should_prune():
-            raise optuna.TrialPruned(f"{phase.name}, epoch {epoch}")
+            raise optuna.TrialPruned(f"{epoch.phase}, epoch {epoch.epoch}")
 
     def epochs(self) -> int:
         """So far, of all phases."""
@@ -286,7 +287,8 @@ def _do(
         state = optuna.trial.TrialState.FAIL
         trial.set_user_attr("why", "failed: not finite")
         say(f"trial {trial.number + 1} failed: {error}")
-    trial.set_user_attr("epochs", run.epochs() + (value is None))  # the epoch that ended it is in no log
+    failed = state is optuna.trial.TrialState.FAIL  # in an epoch that is in no log
+    trial.set_user_attr("epochs", run.epochs() + failed)
     study.tell(trial, value, state)
     shutil.rmtree(run.path, ignore_errors=True)
 

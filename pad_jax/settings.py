@@ -191,9 +191,7 @@ def build(values: Mapping[str, Any]) -> Config:
         )
     for name, value in dotted(values).items():
         if name != "dataset":
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                raise UserError(f"config.{name} is not a field" + (f"; did you mean {near[0]!r}?" if near else ""))
+            check_field(name)
             value = _checked(name, value, *known[name])
         put(tree, name, value)
     config = _assemble(tree)
@@ -272,6 +270,14 @@ def put(tree: dict, name: str, value: Any) -> None:
     for parent in parents:
         tree = tree.setdefault(parent, {})
     tree[last] = value
+
+
+def check_field(name: str) -> None:
+    """Raises UserError with the nearest field for a dotted name that is none."""
+    known = specs()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        raise UserError(f"config.{name} is not a field" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:

@@ -30,6 +30,24 @@ class Events(NamedTuple):
     users: pl.Series | None = None
 
 
+def histories_of(events: Events) -> pl.DataFrame:
+    """(user, history) of everyone who was read of, in order of the ids; a history has the item ids, oldest first."""
+    by = ["user", "time"] if "time" in events.frame.columns else ["user"]
+    users = (events.frame["user"] if events.users is None else events.users).unique().to_frame("user")
+    found = events.frame.sort(by, maintain_order=True).group_by("user", maintain_order=True).agg(history="item")
+    return users.join(found, on="user", how="left").sort("user").with_columns(pl.col("history").fill_null([]))
+
+
+def histories_in(dataset: Dataset) -> pl.DataFrame:
+    """`histories_of` the events of a dataset, in the order of its users."""
+    items = pl.Series(["", *dataset.item_ids], dtype=pl.String).gather(dataset.events)
+    rows = np.repeat(np.arange(dataset.users), np.diff(dataset.starts))
+    found = pl.DataFrame({"row": rows, "item": items}).group_by("row", maintain_order=True).agg(history="item")
+    users = pl.DataFrame({"user": pl.Series(list(dataset.user_ids), dtype=pl.String)}).with_row_index("row")
+    users = users.with_columns(pl.col("row").cast(pl.Int64)).join(found, on="row", how="left", maintain_order="left")
+    return users.select("user", pl.col("history").fill_null([]))
+
+
 def assemble(config: Config, events: Events, catalogue: pl.DataFrame, only_met: bool, note: str = "") -> Dataset:
     """The dataset of `events` over the items of `catalogue`.
 

@@ -83,11 +83,25 @@ def catalogue_of(config: Config) -> pl.DataFrame:
     return read_catalogue(file_of(config, "catalogue"), config.table)
 
 
-def read_events(path: Path, table: TableSettings) -> Events:
-    """(user, item, time) of the rows with a rating above `table.above`, where there are ratings."""
+def event_columns(table: TableSettings) -> dict[str, str]:
+    """The columns of a table of events by what they are; those without a name are not there."""
     columns = {"user": table.user, "item": table.item, "time": table.time, "rating": table.rating}
-    columns = {name: column for name, column in columns.items() if column}
-    found = read_table(path, list(columns.values()))
+    return {name: column for name, column in columns.items() if column}
+
+
+def item_columns(table: TableSettings) -> list[str]:
+    """The columns of a catalogue that are read: the ids, what lists show, and what the text is made of."""
+    names = columns_of(table.text)
+    return [table.item, table.title or ("title" if "title" in names else names[0]), *names]
+
+
+def read_events(path: Path, table: TableSettings, frame: pl.DataFrame | None = None) -> Events:
+    """(user, item, time) of the rows with a rating above `table.above`, where there are ratings.
+
+    `frame` holds the columns in place of a file; `path` is what messages call it then.
+    """
+    columns = event_columns(table)
+    found = read_table(path, list(columns.values())) if frame is None else frame.with_row_index(LINE, 1)
     frame = found.select(LINE, **{n: pl.col(c) for n, c in columns.items()})
     frame = frame.with_columns(as_ids(path, found[columns[n]]).alias(n) for n in ("user", "item"))
     as_times: dict[str, Any] = {}
@@ -115,8 +129,7 @@ def read_catalogue(path: Path, table: TableSettings) -> pl.DataFrame:
     An item without an id is skipped and counted; one without any of the columns has an empty text. Raises UserError for
     an id that stands twice.
     """
-    names = columns_of(table.text)
-    title = table.title or ("title" if "title" in names else names[0])
+    _, title, *names = item_columns(table)
     frame = read_table(path, [table.item, title, *names])
     words = frame.select(_as_words(frame[name]) for name in dict.fromkeys([title, *names]))
     items = pl.DataFrame(

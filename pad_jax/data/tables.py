@@ -45,7 +45,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     try:
         if kind == "parquet":
             _check_rows(path)
-            return _plain(path, pl.scan_parquet(path, glob=False).select(columns).collect()).with_row_index(LINE, 1)
+            return plain(path, pl.scan_parquet(path, glob=False).select(columns).collect()).with_row_index(LINE, 1)
         if kind in ("jsonl", "ndjson", "json"):
             return read_json_lines(path, {name: (name, as_text) for name in columns})
         if kind in ("csv", "tsv"):
@@ -62,7 +62,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     raise UserError(f"{path} is not a .csv, .tsv, .parquet or .jsonl file (the first two and the last also .gz)")
 
 
-def _plain(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
+def plain(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
     """The same. Raises UserError for a column whose values are neither text, numbers nor dates."""
     for name, kind in frame.schema.items():
         text = isinstance(kind, pl.String | pl.Categorical | pl.Enum | pl.Null)

@@ -1,6 +1,7 @@
 """Blend: what is learned, what is counted and what the words say, summed by weights that unseen events choose."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,7 +12,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from pad_jax.batching.batch import Batch
 from pad_jax.batching.device import DeviceData
 from pad_jax.blocks import map_blocks, rows_that_fit
-from pad_jax.data.dataset import Dataset
 from pad_jax.losses.mean import masked_mean
 from pad_jax.methods.base import Losses, Method, Phase
 from pad_jax.methods.letitgo import DeltaExpert
@@ -45,9 +45,9 @@ class LearnedExpert(DeltaExpert):
     def bound(self, config: Config) -> float:
         return config.blend.bound
 
-    def arrays(self, config: Config, dataset: Dataset, text: Float[np.ndarray, "I E"] | None) -> dict[str, np.ndarray]:
-        count = dataset.counts.astype(np.float32)
-        return {"met": count / np.maximum(count + config.blend.shrink, 1e-6)}
+    def met(self, config: Config, counts: Any) -> Any:
+        count = counts.astype(np.float32)
+        return count / np.maximum(count + config.blend.shrink, 1e-6)
 
     def encoder(self, config: Config) -> nn.Module:
         model = replace(config.model, dropout=config.blend.dropout, user="profile")

@@ -143,6 +143,25 @@ class Expert:
         """
         return jnp.zeros((len(text), *self.row(config))) if self.columns else None
 
+    def retitled_rows(
+        self,
+        config: Config,
+        table: Float[Array, "J X"] | None,
+        ids: Int[np.ndarray, " R"],
+        counts: Int[np.ndarray, " R"],
+        new: Any,
+    ) -> Any:
+        """`look_up` of items that training knew and whose text is another one now: what it learned of each stays.
+
+        Args:
+            config: the run's.
+            table: as it was trained; None where it has none.
+            ids: item numbers.
+            counts: training events of these items.
+            new: `new_rows` of the texts of today.
+        """
+        return new if table is None or not self.by_item else table[ids]
+
     def tower(self, config: Config) -> nn.Module | None:
         """From text and what was looked up to item vectors, see `towers.Tower`; None: the latter is the vector."""
         return None
@@ -284,8 +303,23 @@ class CorrectedExpert(Expert):
     def table(self, config: Config, key: PRNGKeyArray, items: int) -> Float[Array, "I X"]:
         return jnp.zeros((items + 1, round(self.columns * config.model.width)))
 
+    def met(self, config: Config, counts: Any) -> Any:
+        """What items that training met so often have of their own rows."""
+        return (counts > 0).astype(np.float32)
+
     def arrays(self, config: Config, dataset: Dataset, text: Float[np.ndarray, "I E"] | None) -> dict[str, np.ndarray]:
-        return {"met": (dataset.counts > 0).astype(np.float32)}
+        return {"met": self.met(config, dataset.counts)}
+
+    def retitled_rows(
+        self,
+        config: Config,
+        table: Float[Array, "J X"] | None,
+        ids: Int[np.ndarray, " R"],
+        counts: Int[np.ndarray, " R"],
+        new: Any,
+    ) -> Any:
+        assert table is not None
+        return self.met(config, counts)[:, None] * table[ids]
 
     def look_up(self, table: Float[Array, "J X"] | None, ids: Int[Array, " R"], arrays: Params) -> Any:
         assert table is not None

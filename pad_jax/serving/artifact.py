@@ -30,8 +30,10 @@ from pad_jax.registry import REGISTRIES
 from pad_jax.sealed import DamagedError
 from pad_jax.settings import Config, as_dict, restored
 from pad_jax.text.served import Text
+from pad_jax.workdir.results import write_results
 
 FORMAT, EARLIER = 2, "pad_jax model 1"
+HISTORIES = "histories.parquet"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,7 +55,14 @@ class Artifact:
     tables: Mapping[str, Any] = field(default_factory=dict)  # of IDs, by expert: later training can start from them
     arrays: Mapping[str, Any] = field(default_factory=dict)  # by expert, those of `Expert.kept`
     verified: bool = True  # False: an earlier version wrote it, without a checksum
-    run: str = ""  # that made it, see `Workdir`; of earlier versions it is not known
+    identity: Mapping[str, Any] = field(default_factory=dict)  # what `save` was told
+    trained: int | None = None  # items that training knew, which stand first; None: all
+    retired: frozenset[str] = frozenset()  # items that no list has
+
+    @property
+    def run(self) -> str:
+        """That made it, see `Workdir`; of earlier versions it is not known."""
+        return str(self.identity.get("of", ""))
 
     @classmethod
     def of(
@@ -82,8 +91,21 @@ class Artifact:
         arrays = jax.tree.map(np.asarray, arrays)
         return cls(scorer, kept, item_ids, titles, vectors, gates, text, np.asarray(data.counts), tables, arrays)
 
-    def save(self, folder: Path, identity: Any) -> None:
-        """Writes what `load` reads; `identity` is what `identity_of` finds. One process of several writes."""
+    def save(
+        self,
+        folder: Path,
+        identity: Any,
+        results: Mapping[str, Any] | None = None,
+        histories: pl.DataFrame | None = None,
+    ) -> None:
+        """Writes what `load` reads. One process of several writes.
+
+        Args:
+            folder: in place of which it comes.
+            identity: what `identity_of` finds.
+            results: of the run that made it, for `results.json` beside it.
+            histories: (user, history) for `histories.parquet`.
+        """
         if not parallel.is_main():
             return
         about_text, of_text = self.text.saved()
@@ -102,11 +124,18 @@ class Artifact:
             **about_text,
             "config": as_dict(scorer.config),
         }
+        if self.trained is not None or self.retired:
+            about |= {"trained": self.trained, "retired": sorted(self.retired)}
         arrays = {name: np.asarray(x) for name, x in tensors.items()}
         with folder_atomically(folder) as partial:
             items = {"item": list(self.item_ids), "title": list(self.titles)}
             pl.DataFrame(items).write_parquet(partial / "items.parquet")
             about["items_sha256"] = hashlib.sha256((partial / "items.parquet").read_bytes()).hexdigest()
+            if histories is not None:
+                histories.write_parquet(partial / HISTORIES)
+                about["histories_sha256"] = hashlib.sha256((partial / HISTORIES).read_bytes()).hexdigest()
+            if results:
+                write_results(partial, results, str(results.get("of", "")))
             (partial / "model.safetensors").write_bytes(sealed.tensors(arrays, json.loads(json.dumps(about))))
 
     @classmethod
@@ -154,7 +183,9 @@ class Artifact:
                 tree.get("tables", {}),
                 tree.get("arrays", {}),
                 "format" in about,
-                str(about.get("identity", {}).get("of", "")),
+                dict(about.get("identity", {})),
+                about.get("trained"),
+                frozenset(about.get("retired", ())),
             )
             found._check()
             return found
@@ -166,6 +197,8 @@ class Artifact:
     def _check(self) -> None:
         """Raises ValueError where an array does not have the shape that the scorer works with."""
         rows, experts = len(self.item_ids) + 1, self.scorer.experts
+        if not 0 < (rows - 1 if self.trained is None else int(self.trained)) < rows:
+            raise ValueError("it has fewer items than it was trained on")
         width = self.text.read_width
         fresh = jax.eval_shape(lambda: self.scorer.init(jax.random.key(0), 1, width))
         trees = (_used(params, experts) for params in (fresh, self.params))
@@ -204,6 +237,22 @@ def _used(params: Params, experts: Sequence[str]) -> dict[str, Any]:
     used = {part: {name: own[name] for name in experts if name in own} for part, own in parts.items()}
     used |= {"gate": params["gate"]} if len(experts) > 1 else {}
     return {part: own for part, own in used.items() if own}
+
+
+def histories_in(folder: Path) -> pl.DataFrame | None:
+    """The histories that `Artifact.save` was given, as (user, history); None where it was given none.
+
+    Raises DamagedError for other ones.
+    """
+    path, cure = folder / HISTORIES, "save the model again"
+    with safe_open(folder / "model.safetensors", "numpy") as file:
+        seal = json.loads((file.metadata() or {}).get("about", "{}")).get("histories_sha256")
+    if seal is None:
+        return None
+    content = sealed.read_bytes(path, cure)
+    if hashlib.sha256(content).hexdigest() != seal:
+        raise DamagedError(path, "is damaged: its checksum is of other contents", cure)
+    return pl.read_parquet(io.BytesIO(content))
 
 
 def identity_of(folder: Path) -> dict[str, Any] | None:

@@ -1,53 +1,87 @@
 """A trained model that scores: lists for histories, vectors, items that training never saw."""
 
 import json
+import math
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import polars as pl
 from jaxtyping import Array, Bool, Float, Int, Int32
 from safetensors.numpy import save
 
 from pad_jax.batching.layout import lay_out, pack
 from pad_jax.blocks import map_blocks, rows_that_fit
+from pad_jax.data.assemble import Events, histories_of
+from pad_jax.data.dataset import frequency_buckets
+from pad_jax.data.frames import Table, frame_of
+from pad_jax.data.table import event_columns, read_events
+from pad_jax.data.tables import as_id
 from pad_jax.errors import UserError
+from pad_jax.evaluation.metrics import summarize
 from pad_jax.evaluation.ranking import ranks_of
-from pad_jax.files import write_atomically
+from pad_jax.files import check_name, write_atomically
 from pad_jax.models.experts import EXPERTS
 from pad_jax.models.scorer import Items, Params, Scorer, vectors_of
-from pad_jax.models.towers import ItemVectors
+from pad_jax.models.towers import ItemVectors, unit
 from pad_jax.serving.artifact import Artifact
+from pad_jax.serving.directions import diverse, nearest
+from pad_jax.serving.lists import Recommendations
+from pad_jax.text.settings import beside
+from pad_jax.text.source import as_made, encoded_as
+from pad_jax.workdir.results import as_frame, read_results
 
 _USERS = (1, 16, 256)  # histories of one call of the device
 FALLBACK = "fallback"  # the expert of a list for a user without history
 _MET = 32  # items of a history that there is always room for: few shapes, each compiled once
+_POOL = 100  # candidates that a diverse list is picked from, or four times its length
+_MODEL = "model.safetensors"
+_NO_HISTORIES = (
+    "The model has no histories of users, which are in its data: load it with events=.., or call with_events(..)"
+)
 
 
-class Recommendations(NamedTuple):
-    """k items for each of B users, best first; where there are fewer than k candidates, "" with score -inf."""
-
-    items: np.ndarray  # [B, k] item ids
-    titles: np.ndarray  # [B, k]
-    scores: Float[np.ndarray, "B k"]
-    experts: np.ndarray  # [B, k] the expert with the largest gate * score
+#: A row that lists are made for: the item ids of a history, oldest first, or the id of a user.
+Row = Iterable[Any] | str | int
+#: Ids for all rows, or a collection of them for each row.
+Ids = Iterable[Any]
 
 
-class Recommender:
-    """The scorer of a trained model over its items, new ones included."""
+class Model:
+    """A trained model over its items, new ones included: lists, vectors, changes of the catalogue.
 
-    def __init__(self, artifact: Artifact):
-        self.artifact = artifact
+    `pad_jax.fit` and `pad_jax.load` give one. It never changes: `add_items` and its like give another one.
+    """
+
+    def __init__(self, artifact: Artifact, histories: pl.DataFrame | None = None, workdir: Path | None = None):
+        """
+        Args:
+            artifact: what was trained.
+            histories: (user, history) of the users that can be asked for by id; None: of none.
+            workdir: of the run that made it, for `results`.
+        """
+        self.artifact, self.histories, self.workdir = artifact, histories, workdir
         self.item_ids, self.titles = artifact.item_ids, artifact.titles
 
     def __repr__(self) -> str:
         config, experts = self.artifact.scorer.config, self.artifact.scorer.experts
-        return f"Recommender({config.method} of {config.dataset}: {len(self.item_ids):,} items, experts {experts})"
+        return f"Model({config.method} of {config.dataset}: {len(self.item_ids):,} items, experts {experts})"
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """What `results.json` of the run holds, as it was measured when it was trained; empty without a workdir.
+
+        Raises DamagedError for a damaged file.
+        """
+        return {} if self.workdir is None else read_results(self.workdir)
 
     @property
     def knows_new_items(self) -> bool:
@@ -55,42 +89,186 @@ class Recommender:
         return any(EXPERTS[expert].knows_new for expert in self.artifact.scorer.experts)
 
     def recommend(
-        self, histories: Sequence[Sequence[str]], k: int = 10, exclude_history: bool = True
+        self,
+        histories: Iterable[Row],
+        k: int = 10,
+        exclude_history: bool = True,
+        *,
+        items: Ids | None = None,
+        exclude: Ids = (),
+        popularity: float = 0.0,
+        diversity: float = 0.0,
+        explain: bool = False,
+        strict: bool = False,
     ) -> Recommendations:
-        """Top-k lists for histories of item ids, oldest event first.
+        """Top-k lists for histories of item ids, oldest event first, or for users whose histories the model has.
 
         Ids may be numbers. An encoder sees the latest `data.length` known events; the whole history is left out of the
-        lists, unless `exclude_history` is False. Raises UserError for a history without any known item, or for a k
-        outside 1 to the number of items.
+        lists, unless `exclude_history` is False.
+
+        With `diversity` d the list is picked greedily among the best max(100, 4 k) candidates, by the largest
+        (1 - d) * relevance - d * cosine with the most similar item that was picked before (maximal marginal relevance,
+        Carbonell & Goldstein, SIGIR 1998). Relevance is the score, scaled so that these candidates span 0 to 1; cosines
+        are of the fused vectors of `similar_items`. The first item stays the first, and `scores` stay scores.
+
+        With `explain`, `because` is the event of the history without which the item's score would be lowest, if that is
+        below what it is: each of the latest `data.length` known events is left out in turn, exactly. None where every
+        event lowers the score, and for a history of one event.
+
+        Args:
+            histories: a list of item ids or the id of a user each.
+            k: length of the lists.
+            exclude_history: whether items of the history are left out.
+            items: ids of the only candidates, as what is in stock; for all rows, or a collection for each row. Unknown
+                ones are none.
+            exclude: ids that are left out, likewise.
+            popularity: adds popularity * log(1 + training events of the item) to every score.
+            diversity: from 0, the best k, to below 1, where the score hardly counts.
+            explain: whether the lists say `because`.
+            strict: raise what is wrong with a row instead of giving it an error and no items.
+
+        Raises UserError for a k outside 1 to the number of items, for what is no number, for a string in place of a
+        list, for `items` of which the model knows none, and with `strict` for a history without any known item and a
+        user without a history.
         """
-        if not 1 <= k <= len(self.item_ids):
-            raise UserError(f"k must be from 1 to the number of items, {len(self.item_ids):,}, not {k}")
-        known = self._numbers(histories)
-        longest = max((len(np.unique(h)) for h in known), default=1) if exclude_history else 1
-        width = max(1 << longest.bit_length(), _MET)  # a power of two above it: item 0 pads every row
+        self._check_k(k)
+        popularity = _dial("popularity", popularity)
+        if not 0 <= _dial("diversity", diversity) < 1:
+            raise UserError(f"diversity must be at least 0 and below 1, not {diversity}")
+        known, users, errors = self._known(histories)
+        allowed, of_rows = self._asked("items", items, len(known))
+        left_out, of_exclude = self._asked("exclude", exclude, len(known))
+        if items is not None and of_rows is None and not len(allowed):
+            raise UserError("items: the model knows none of them, so that nothing is left to list")
+        for row, own in enumerate(of_rows or ()):
+            if not len(own):
+                errors[row] = errors[row] or f"row {row}: the model knows none of its `items`"
+        wrong = [error for error in errors if error]
+        if strict and wrong:
+            raise UserError(wrong[0])
+        fine = [row for row, error in enumerate(errors) if not error]
+        offset = self._offset
+        if popularity:
+            offset = offset + popularity * np.log1p(self._counts().astype(np.float32))
+        if items is not None and of_rows is None:
+            offset = np.where(np.isin(np.arange(len(offset)), allowed), offset, -np.inf)
+        if of_exclude is None:
+            offset = np.where(np.isin(np.arange(len(offset)), left_out), -np.inf, offset)
+        met = [np.unique(known[row]) if exclude_history else known[row][:0] for row in fine]
+        if of_exclude is not None:
+            met = [np.union1d(own, of_exclude[row]) for own, row in zip(met, fine, strict=True)]
+        only = None if of_rows is None else [of_rows[row] for row in fine]
+        pool = min(max(_POOL, 4 * k), len(self.item_ids)) if diversity else 0
+        found = self._lists([known[row] for row in fine], k, np.float32(offset), met, only, pool, diversity, explain)
+        ids, titles = self._names
+        names, count = np.array(["", *self.artifact.scorer.experts], object), len(known)
+        numbers, experts, because = (np.zeros((count, k), np.int32) for _ in range(3))
+        scores = np.full((count, k), -np.inf, np.float32)
+        numbers[fine], scores[fine], experts[fine], because[fine] = found
+        events = ids[because]
+        events[because == 0] = None
+        return Recommendations(
+            ids[numbers],
+            titles[numbers],
+            scores,
+            names[experts],
+            events if explain else None,
+            users if any(user is not None for user in users) else (),
+            errors if wrong else (),
+        )
+
+    def _lists(self, known, k: int, offset, met, only, pool: int, diversity: float, explain: bool):
+        """(items, scores, 1 + number of the expert, item of the event that counts most) [B, k] each, 0 for none."""
+        width, most = _width(met), _width(only) if only is not None else 0
+        directions = self._directions("fused") if pool else self._items.vectors
         parts = []
         for rows, encoded in self._batches(known):
-            met = np.zeros((encoded.batch, width), np.int32)
-            for row, history in enumerate(known[r] for r in rows):
-                distinct = np.unique(history) if exclude_history else history[:0]
-                met[row, : len(distinct)] = distinct
-            found = _top(self.artifact.scorer, encoded.users, self._items, self._says, met, k)
-            parts.append([np.asarray(x)[: len(rows)] for x in found])
-        items, scores, experts = (np.concatenate(x) for x in zip(*parts, strict=True)) if parts else _NOTHING
-        items = np.where(np.isfinite(scores), items, 0)
+            masks = [
+                _padded(lists[rows.start : rows.stop], encoded.batch, n)
+                for lists, n in ((met, width), (only or [], most))
+            ]
+            inputs = encoded.users, self._items, self._says, offset, *masks, directions, np.float32(diversity)
+            items, scores, experts = (np.asarray(x)[: len(rows)] for x in _top(self.artifact.scorer, *inputs, k, pool))
+            there = np.isfinite(scores)
+            items, experts = np.where(there, items, 0), np.where(there, experts + 1, 0)
+            because = self._because(known[rows.start : rows.stop], items) if explain else np.zeros_like(items)
+            parts.append((items, scores, experts, because))
+        return [np.concatenate(x) for x in zip(*parts, strict=True)] if parts else [np.zeros((0, k))] * 4
+
+    def _because(self, known: Sequence[np.ndarray], found: Int32[np.ndarray, "B k"]) -> Int32[np.ndarray, "B k"]:
+        """The event of each history without which each of its items would score least; 0 where there is none."""
+        length = self.artifact.scorer.config.data.length
+        without, owner, event = [], [], []
+        for row, history in enumerate(known):
+            latest = history[-length - 1 :]  # one more, which is seen where another one is not
+            for place in range(max(len(latest) - length, 0), len(latest) if len(latest) > 1 else 0):
+                without.append(np.delete(latest, place))
+                owner.append(row)
+                event.append(latest[place])
+        lost = np.zeros(found.shape, np.float32)
+        because = np.zeros_like(found)
+        whole, less = self._scores(known, found), self._scores(without, found[owner])
+        for row, item, scores in zip(owner, event, less, strict=True):
+            larger = whole[row] - scores >= np.maximum(lost[row], np.finfo(np.float32).tiny)  # of equal ones the latest
+            lost[row] = np.where(larger, whole[row] - scores, lost[row])
+            because[row] = np.where(larger, item, because[row])
+        return np.where(found > 0, because, 0)
+
+    def _scores(self, known: Sequence[np.ndarray], items: Int32[np.ndarray, "B k"]) -> Float[np.ndarray, "B k"]:
+        """Of some items for each history, without any offset."""
+        found = np.zeros(items.shape, np.float32)
+        for rows, encoded in self._batches(known):
+            own = np.zeros((encoded.batch, items.shape[1]), np.int32)
+            own[: len(rows)] = items[rows.start : rows.stop]
+            scores = _scores(self.artifact.scorer, encoded.users, self._items, own, len(self.item_ids) + 1)
+            found[rows.start : rows.stop] = np.asarray(scores)[: len(rows)]
+        return found
+
+    def similar_items(
+        self, items: Sequence[Any], k: int = 10, by: str = "fused", *, strict: bool = False
+    ) -> Recommendations:
+        """The k items whose vectors have the largest cosine with that of each item; scores are cosines.
+
+        `by` is an expert whose vectors are compared, as "id" or "text" of PAD and "learned" or "words" of blend, or
+        "fused": the vectors of all experts side by side, each times its gate, whose inner product with a user is the
+        score. Neither the item itself nor a retired one is listed.
+
+        Args:
+            items: ids.
+            k: length of the lists.
+            by: what is compared.
+            strict: raise for an unknown item instead of giving its row an error and no items.
+
+        Raises UserError for a bad k and for an expert that is not there or has no vectors.
+        """
+        self._check_k(k)
+        if isinstance(items, str):
+            raise UserError("items are a list of ids, not a string: write similar_items([..])")
+        directions = self._directions(by)
+        found = [self._number.get(_as_id(item) or "") for item in items]
+        errors = [
+            f"item {item!r} is no item of the model" if n is None else None
+            for item, n in zip(items, found, strict=True)
+        ]
+        if strict and any(errors):
+            raise UserError(next(error for error in errors if error))
+        padded = np.zeros(1 << max(len(found) - 1, 0).bit_length(), np.int32)  # few shapes, each compiled once
+        padded[: len(found)] = [number or 0 for number in found]
+        numbers, scores = (np.asarray(x)[: len(found)] for x in nearest(directions, padded, self._offset, k))
+        scores = np.where(padded[: len(found), None] > 0, scores, -np.inf)
+        numbers = np.where(np.isfinite(scores), numbers, 0)
         ids, titles = self._names
-        names = np.array(self.artifact.scorer.experts, object)
-        return Recommendations(ids[items], titles[items], scores, names[experts])
+        experts = np.where(numbers > 0, by, "").astype(object)
+        return Recommendations(ids[numbers], titles[numbers], scores, experts, errors=errors if any(errors) else ())
 
     def popular(self, k: int = 10) -> Recommendations:
         """One list of what training met most, for whoever has no history: its expert is `fallback`, a score the count.
 
         Raises UserError for a model of an earlier version, which has no counts.
         """
-        if self.artifact.counts is None:
-            raise UserError("the model was made by an earlier version and does not know what is popular: train anew")
-        counts = self.artifact.counts[1:]
-        items = 1 + np.argsort(-counts, kind="stable")[None, :k]
+        counts = self._counts()[1:]
+        listed = np.flatnonzero(np.isfinite(self._offset[1:]))
+        items = 1 + listed[np.argsort(-counts[listed], kind="stable")][None, :k]
         ids, titles = self._names
         experts = np.full(items.shape, FALLBACK, object)
         return Recommendations(ids[items], titles[items], counts[items - 1].astype(np.float32), experts)
@@ -104,7 +282,7 @@ class Recommender:
         if unknown or len(targets) != len(histories):
             what = f"target {unknown[0]!r} is no item of the model" if unknown else "each history needs a target"
             raise UserError(f"{what}: {len(histories)} histories, {len(targets)} targets")
-        known, wanted = self._numbers(histories), self._numbers([[target] for target in targets])
+        known, wanted = self._strictly(histories), self._strictly([[target] for target in targets])
         width = max(max((len(np.unique(h)) for h in known), default=1), 1)
         ranks = np.zeros(len(known), np.float32)
         for rows, encoded in self._batches(known):
@@ -113,7 +291,7 @@ class Recommender:
                 distinct = np.unique(history)
                 met[row, : len(distinct)] = distinct
                 target[row] = wanted[rows[row]][0]
-            found = _ranks(self.artifact.scorer, encoded.users, self._items, target, met, len(self.item_ids) + 1)
+            found = _ranks(self.artifact.scorer, encoded.users, self._items, self._offset, target, met)
             ranks[rows.start : rows.stop] = np.asarray(found)[: len(rows)]
         return ranks
 
@@ -128,7 +306,7 @@ class Recommender:
     def user_vectors(self, histories: Sequence[Sequence[str]]) -> Float[np.ndarray, "B F"]:
         """One vector per history. Raises UserError as `recommend` and `item_vectors`."""
         self._check_vectors()
-        known = self._numbers(histories)
+        known = self._strictly(histories)
         joined = self.artifact.scorer.joined
         parts = [np.asarray(joined(encoded.users))[: len(rows)] for rows, encoded in self._batches(known)]
         return np.concatenate(parts) if parts else np.zeros((0, self._items.vectors.shape[1]), np.float32)
@@ -144,8 +322,8 @@ class Recommender:
         titles: Sequence[str],
         vectors: Float[np.ndarray, "R E"] | None = None,
         texts: Sequence[str] | None = None,
-    ) -> "Recommender":
-        """The same with items more that training never saw.
+    ) -> "Model":
+        """The same with items more that training never saw; `add_items` also encodes their titles.
 
         `vectors` are their titles' as the text encoder gives them, those of several tables side by side; where all
         tables are of words, none. `texts` are what such a table reads, where that is not the titles.
@@ -166,33 +344,205 @@ class Recommender:
         if not len(titles) == len(read) == len(item_ids):
             raise UserError(f"each of {len(item_ids)} new items needs a title: there are {len(titles)}")
         new, gates = self._new_items(artifact.text.rows(read, vectors), read)
-        return Recommender(
-            replace(
-                artifact,
-                item_ids=[*self.item_ids, *item_ids],
-                titles=[*self.titles, *titles],
-                vectors={
-                    e: jax.tree.map(lambda a, b: np.concatenate([a, b]), artifact.vectors[e], new[e]) for e in new
-                },
-                gates=np.concatenate([artifact.gates, gates]),
-                counts=None if artifact.counts is None else np.pad(artifact.counts, (0, len(item_ids))),
-            )
+        return self._with(
+            item_ids=[*self.item_ids, *item_ids],
+            titles=[*self.titles, *titles],
+            vectors={e: jax.tree.map(lambda a, b: np.concatenate([a, b]), artifact.vectors[e], new[e]) for e in new},
+            gates=np.concatenate([artifact.gates, gates]),
+            counts=None if artifact.counts is None else np.pad(artifact.counts, (0, len(item_ids))),
+            trained=self._trained,
         )
 
-    def _new_items(self, text: np.ndarray, titles: Sequence[str]) -> tuple[dict[str, Any], np.ndarray]:
-        """Vectors and gates of items without ID rows."""
+    def add_items(
+        self,
+        item_ids: Sequence[Any],
+        titles: Sequence[str],
+        vectors: Float[np.ndarray, "R E"] | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> "Model":
+        """A model with items more, that training never saw, known by their texts; see `with_items`.
+
+        Args:
+            item_ids: of the new items.
+            titles: what lists show of them.
+            vectors: of their texts, as the encoder gives them; None: they are encoded here by the run's encoder, if
+                the model reads more than words.
+            texts: what is encoded, as `table.text` puts it together; None: the titles.
+
+        Raises UserError as `with_items`, and where torch or the encoder is missing.
+        """
+        item_ids = [_as_id(item) or str(item) for item in item_ids]
+        return self.with_items(item_ids, titles, self._encoded(texts or titles, vectors), texts)
+
+    def retire_items(self, item_ids: Sequence[Any]) -> "Model":
+        """A model that never lists these items again; in histories it knows them as before, and they have vectors.
+
+        Raises UserError for an unknown item.
+        """
+        return self._with(retired=self.artifact.retired | {self.item_ids[n - 1] for n in self._of_model(item_ids)})
+
+    def retitle(
+        self,
+        item_ids: Sequence[Any],
+        titles: Sequence[str],
+        vectors: Float[np.ndarray, "R E"] | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> "Model":
+        """A model in which items have other titles and, for experts that read text, other text; what training learned
+        of the items themselves stays: ID rows, corrections, counts.
+
+        Args are those of `add_items`. Raises UserError for an unknown item, as `add_items`, and for a model with an
+        expert that reads text and knows no new one.
+        """
+        numbers = np.array(self._of_model(item_ids), np.int32)
+        read = titles if texts is None else texts
+        if not len(titles) == len(read) == len(numbers):
+            raise UserError(f"each of {len(numbers)} items needs a title: there are {len(titles)}")
+        artifact, experts = self.artifact, self.artifact.scorer.experts
+        shown = list(self.titles)
+        for number, title in zip(numbers, titles, strict=True):
+            shown[number - 1] = title
+        reading = [e for e in experts if EXPERTS[e].reads_text or EXPERTS[e].reads_titles]
+        if not reading:
+            return self._with(titles=shown)
+        fixed = [e for e in reading if not EXPERTS[e].knows_new]
+        if fixed:
+            raise UserError(f"the expert {fixed[0]!r} cannot read other texts than those of its training: train anew")
+        text = artifact.text.rows(read, self._encoded(read, vectors))
+        old = numbers <= self._trained
+        changed = jax.tree.map(np.array, {e: artifact.vectors[e] for e in experts}), np.array(artifact.gates)
+        for some, of_training in ((old, True), (~old, False)):
+            if some.any():
+                words = [title for title, own in zip(read, some, strict=True) if own]
+                new = self._new_items(text[some], words, numbers[some] if of_training else None)
+                for whole, part in zip(jax.tree.leaves(changed), jax.tree.leaves(new), strict=True):
+                    whole[numbers[some]] = part
+        return self._with(titles=shown, vectors=changed[0], gates=changed[1])
+
+    def with_events(self, events: Table) -> "Model":
+        """A model that knows the histories of the users in a table of events, and no others.
+
+        It is read as the reader `table` reads `table.events`, a data frame or a file, with the columns of the model's
+        settings. Raises UserError as that does.
+        """
+        return Model(self.artifact, histories_of(self._events(events)), self.workdir)
+
+    def evaluate(self, events: Table | None = None) -> pl.DataFrame:
+        """(scorer, split, group, users, HR@10, ..) in a table: how well the targets of users were ranked.
+
+        Without `events`: of every phase of the run and every baseline, as it was measured when it was trained; users
+        are grouped by how often training met their target and by how much they had met. With `events`: of this model
+        now, for the first event of each user in there after the history that the model has of that user.
+
+        Raises UserError where there are no results, or no histories.
+        """
+        if events is None:
+            if not self.results:
+                raise UserError("the model was loaded without its run, which has the results: bring events")
+            return as_frame(self.results)
+        if self.histories is None:
+            raise UserError(_NO_HISTORIES)
+        next_ones = self._events(events).frame
+        next_ones = next_ones.sort("time", maintain_order=True) if "time" in next_ones.columns else next_ones
+        next_ones = next_ones.filter(pl.col("item").is_in(list(self.item_ids))).unique(
+            "user", keep="first", maintain_order=True
+        )
+        known = self.histories.with_columns(
+            pl.col("history").list.eval(pl.element().filter(pl.element().is_in(list(self.item_ids))))
+        ).filter(pl.col("history").list.len() > 0)
+        asked = next_ones.join(known, on="user", how="inner", maintain_order="left")
+        if not asked.height:
+            raise UserError("no user has an event of a known item in there and a history in the model")
+        ranks = self.ranks(asked["history"].to_list(), asked["item"].to_list())
+        target = np.array([self._number[item] for item in asked["item"]], np.int32)
+        met = asked["history"].list.n_unique().to_numpy().astype(np.int64)
+        config = self.artifact.scorer.config
+        measured = summarize(config, ranks, target, np.asarray(self._counts(), np.int64), met)
+        return as_frame({"phases": {config.method: {"events": measured}}, "baselines": {}})
+
+    def save(self, folder: str | Path, histories: bool = False) -> None:
+        """Writes what `pad_jax.load` reads, items that were added, retired and retitled with the rest.
+
+        Args:
+            folder: a new one, or one that holds a model, which is replaced.
+            histories: whether those of the users are kept, too. They are personal data: lists for users' ids need
+                them, and nothing else does.
+
+        Raises UserError for a folder that holds something else, and for `histories` that the model does not have.
+        """
+        folder = Path(folder)
+        check_name(folder, "folder")
+        if os.path.lexists(folder) and not (
+            folder.is_dir() and (os.path.lexists(folder / _MODEL) or not any(folder.iterdir()))
+        ):
+            raise UserError(f"{folder} is there and holds no model: name a new folder")
+        if histories and self.histories is None:
+            raise UserError(_NO_HISTORIES)
+        identity = {**self.artifact.identity, "saved": True}
+        self.artifact.save(folder, identity, self.results, self.histories if histories else None)
+
+    def _with(self, **changes: Any) -> "Model":
+        return Model(replace(self.artifact, **changes), self.histories, self.workdir)
+
+    def _events(self, events: Table) -> Events:
+        table = self.artifact.scorer.config.table
+        if isinstance(events, str | Path):
+            return read_events(Path(events), table)
+        return read_events(Path("events"), table, frame_of(events, list(event_columns(table).values()), "events"))
+
+    def _encoded(self, texts: Sequence[str], vectors: np.ndarray | None) -> np.ndarray | None:
+        """Vectors as they are, or else of texts by the encoders of the run."""
+        if vectors is not None:
+            return vectors
+        config, text = self.artifact.scorer.config, self.artifact.text
+        configs = [
+            as_made(of, table.manifest) for of, table in zip((config, *beside(config)), text.tables, strict=False)
+        ]
+        return encoded_as(text, configs, texts)
+
+    @property
+    def _trained(self) -> int:
+        """How many items training knew, which are the first."""
+        return len(self.item_ids) if self.artifact.trained is None else self.artifact.trained
+
+    def _of_model(self, item_ids: Sequence[Any]) -> list[int]:
+        """Numbers of different items. Raises UserError for an unknown one and for one that is named twice."""
+        if isinstance(item_ids, str):
+            raise UserError("item ids are a list, not a string")
+        names = [_as_id(item) or str(item) for item in item_ids]
+        wrong = next((name for name, n in Counter(names).items() if n > 1 or name not in self._number), None)
+        if wrong is not None:
+            raise UserError(f"item {wrong!r} is {'named twice' if wrong in self._number else 'no item of the model'}")
+        return [self._number[name] for name in names]
+
+    def _new_items(
+        self, text: np.ndarray, titles: Sequence[str], numbers: Int32[np.ndarray, " R"] | None = None
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """Vectors and gates of items without ID rows; with `numbers`, of these known items under other texts."""
         artifact, count = self.artifact, len(text)
         scorer = artifact.scorer
         config = scorer.config
         knowing = [expert for expert in scorer.experts if EXPERTS[expert].knows_new]
+        if numbers is not None:
+            knowing = [e for e in knowing if EXPERTS[e].reads_text or EXPERTS[e].reads_titles]
         rows32 = jnp.asarray(text).astype(jnp.float32)
         rows = {}
         for name in knowing:
             inputs = config, artifact.tables.get(name), artifact.arrays.get(name, {}), rows32
             more: dict[str, Any] = {"titles": titles} if EXPERTS[name].reads_titles else {}
             rows[name] = EXPERTS[name].new_rows(*inputs, **more)
+            if numbers is not None:
+                table = None if inputs[1] is None else jnp.asarray(inputs[1])
+                rows[name] = EXPERTS[name].retitled_rows(config, table, numbers, self._counts()[numbers], rows[name])
         items = scorer.vectors_from(artifact.params, rows, rows32, jnp.arange(count))
         vectors = jax.tree.map(np.asarray, vectors_of(items))
+        if numbers is not None:
+            for expert in scorer.experts:
+                if expert not in vectors:
+                    vectors[expert] = jax.tree.map(lambda x: x[numbers], artifact.vectors[expert])
+                    items[expert] = ItemVectors(vectors[expert])
+            bucket, _ = frequency_buckets(np.asarray(self._counts(), np.int64), config.data.buckets)
+            return vectors, np.array(scorer.gates(artifact.params, items, jnp.asarray(bucket)[numbers]))
         for expert in scorer.experts:
             if expert not in vectors:
                 nothing = jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), artifact.vectors[expert])
@@ -209,6 +559,45 @@ class Recommender:
             raise UserError(
                 f"the score of the expert {own[0]!r} is not an inner product: there are lists, but no vectors"
             )
+
+    def _check_k(self, k: int) -> None:
+        whole = isinstance(k, int | np.integer) and not isinstance(k, bool)
+        if not whole or not 1 <= k <= len(self.item_ids):
+            raise UserError(f"k must be from 1 to the number of items, {len(self.item_ids):,}, not {k}")
+
+    def _counts(self) -> Int[np.ndarray, " I"]:
+        """Training events of each item. Raises UserError for a model of an earlier version, which has none."""
+        if self.artifact.counts is None:
+            raise UserError("the model was made by an earlier version and does not know what is popular: train anew")
+        return self.artifact.counts
+
+    @cached_property
+    def _offset(self) -> Float[np.ndarray, " I"]:
+        """What is added to the score of every item: -inf to those that are retired."""
+        gone = np.array([False, *(item in self.artifact.retired for item in self.item_ids)])
+        return np.where(gone, np.float32(-np.inf), np.float32(0))
+
+    @cached_property
+    def _of_users(self) -> dict[str, int]:
+        """The row of each user in `histories`."""
+        assert self.histories is not None
+        return {user: row for row, user in enumerate(self.histories["user"])}
+
+    def _directions(self, by: str) -> Float[Array, "I F"]:
+        """Item vectors at length 1. Raises UserError for an expert that has none."""
+        experts = self.artifact.scorer.experts
+        usable = [expert for expert in experts if not EXPERTS[expert].own_score]
+        if (by != "fused" and by not in usable) or not usable:
+            why = "has no item vectors" if by in experts or not usable else "is no expert of the model"
+            names = ", ".join(map(repr, ["fused", *usable] if usable else []))
+            raise UserError(f"by={by!r} {why}" + (f": it is one of {names}" if names else ""))
+        if by not in self._directed:
+            self._directed[by] = unit(self._items.vectors if by == "fused" else self._on_device[by])
+        return self._directed[by]
+
+    @cached_property
+    def _directed(self) -> dict[str, Float[Array, "I F"]]:
+        return {}
 
     @cached_property
     def _items(self) -> Items:
@@ -232,18 +621,59 @@ class Recommender:
     def _number(self) -> dict[str, int]:
         return {item: n for n, item in enumerate(self.item_ids, 1)}
 
-    def _numbers(self, histories: Sequence[Sequence[str]]) -> list[Int32[np.ndarray, " H"]]:
-        """Histories as item numbers, unknown items left out."""
-        if any(isinstance(history, str) for history in histories):
-            raise UserError("a history is a list of item ids, not a string: write recommend([[..], [..]])")
-        known = [
-            np.array([n for n in (self._number.get(str(item)) for item in history) if n is not None], np.int32)
-            for history in histories
-        ]
-        empty = next((n for n, history in enumerate(known) if not len(history)), None)
-        if empty is not None:
-            raise UserError(f"history {empty} names no item that the model knows: {list(histories[empty])[:3]}")
+    def _numbers(self, item_ids: Iterable[Any]) -> Int32[np.ndarray, " H"]:
+        """Of items that the model knows."""
+        found = (self._number.get(item if type(item) is str else _as_id(item) or "") for item in item_ids)
+        return np.array([number for number in found if number is not None], np.int32)
+
+    def _known(self, histories: Iterable[Row]) -> tuple[list[np.ndarray], list[str | None], list[str | None]]:
+        """(item numbers, the user, what is wrong) of each row.
+
+        Raises UserError for a string in place of a list, and for the id of a user where the model has no histories.
+        """
+        if isinstance(histories, str):
+            raise UserError("rows are a list of histories or of users, not a string: write recommend([[..], [..]])")
+        known, users, errors = [], [], []
+        for row, history in enumerate(histories):
+            user, error = None, None
+            if isinstance(history, str | int | float | np.generic) or not isinstance(history, Iterable):
+                user = _as_id(history)
+                if user is not None and self.histories is None:
+                    raise UserError(
+                        f"{user!r} is no history, which is a list of item ids, as in [[..], [..]]. {_NO_HISTORIES}"
+                    )
+                place = None if user is None else self._of_users.get(user)
+                if place is None:
+                    error = (
+                        f"row {row}: {history!r} is neither a user whose history the model has nor a list of item ids"
+                    )
+                history = [] if place is None or self.histories is None else self.histories["history"][place].to_list()
+            numbers = self._numbers(history)
+            if not error and not len(numbers):
+                error = f"history {row} names no item that the model knows: {list(history)[:3]}"
+            known.append(numbers)
+            users.append(user)
+            errors.append(error)
+        return known, users, errors
+
+    def _strictly(self, histories: Iterable[Row]) -> list[Int32[np.ndarray, " H"]]:
+        """Histories as item numbers. Raises UserError for one that names no known item."""
+        known, _, errors = self._known(histories)
+        if any(errors):
+            raise UserError(next(error for error in errors if error))
         return known
+
+    def _asked(self, what: str, ids: Ids | None, rows: int) -> tuple[np.ndarray, list[np.ndarray] | None]:
+        """(item numbers for all rows, those of each row): one of the two, whichever was asked for."""
+        if isinstance(ids, str):
+            raise UserError(f"{what} is a list of item ids, not a string")
+        listed = [] if ids is None else list(ids)
+        each = [isinstance(own, Iterable) and not isinstance(own, str | bytes) for own in listed]
+        if not any(each):
+            return self._numbers(listed), None
+        if not all(each) or len(listed) != rows:
+            raise UserError(f"{what} has to be item ids, or a list of them for each of {rows} rows")
+        return np.zeros(0, np.int32), [np.unique(self._numbers(own)) for own in listed]
 
     def _batches(self, known: Sequence[Int32[np.ndarray, " H"]]):
         """(which histories, their user vectors) in batches of `_USERS`."""
@@ -269,7 +699,31 @@ class _Encoded(NamedTuple):
     users: dict[str, Any]
 
 
-_NOTHING = (np.zeros((0, 0), np.int32), np.zeros((0, 0), np.float32), np.zeros((0, 0), np.int32))
+def _dial(name: str, value: float) -> float:
+    """A finite number. Raises UserError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise UserError(f"{name} must be a finite number, not {value!r}")
+    return float(value)
+
+
+def _as_id(value: Any) -> str | None:
+    """An id as the package writes it: 7 and 7.0 are "7"; None for what is none."""
+    try:
+        return as_id(value.item() if isinstance(value, np.generic) else value)
+    except ValueError:
+        return None
+
+
+def _width(lists: Sequence[np.ndarray]) -> int:
+    """A power of two above the longest: 0 pads every row, and there are few shapes, each compiled once."""
+    return max(1 << max(map(len, lists), default=1).bit_length(), _MET)
+
+
+def _padded(lists: Sequence[np.ndarray], rows: int, width: int) -> Int32[np.ndarray, "B H"]:
+    found = np.zeros((rows, width), np.int32)
+    for row, own in enumerate(lists):
+        found[row, : len(own)] = own
+    return found
 
 
 @jax.jit(static_argnames=("scorer", "tokens"))
@@ -280,40 +734,78 @@ def _users(scorer: Scorer, params: Params, vectors: dict[str, Any], inputs, star
     return jax.tree.map(layout.last, scorer.users(params, jax.tree.map(lambda x: x[ids], vectors), layout))
 
 
-@partial(jax.jit, static_argnames=("scorer", "count"))
-def _ranks(scorer: Scorer, users: dict[str, Any], items: Items, target, met, count: int):
+@partial(jax.jit, static_argnames="scorer")
+def _ranks(scorer: Scorer, users: dict[str, Any], items: Items, offset: Float[Array, " I"], target, met):
     """`ranks_of` of a batch of users."""
-    return ranks_of(users, items, target, met, rows_that_fit(count), partial(scorer.scores, rows=count))
+    count = len(offset)
+
+    def score(users, items):
+        return scorer.scores(users, items, count) + offset[None]
+
+    return ranks_of(users, items, target, met, rows_that_fit(count), score)
 
 
-@partial(jax.jit, static_argnames=("scorer", "k"))
-def _top(scorer: Scorer, users: dict[str, Any], items: Items, says: Bool[Array, "I K"], met: Int[Array, "B H"], k: int):
+def _parts(scorer: Scorer, users: dict[str, Any], items: Items, found: Int[Array, "n k"], count: int):
+    """Each expert's part of the scores of some items: [n, k, K]."""
+    parts, begin = [], 0
+    for name in scorer.experts:
+        if name in items.others:
+            (other,) = scorer.others({name: users[name]}, Items(items.vectors, {name: items.others[name]}), count)
+            parts.append(jnp.take_along_axis(other.block(users[name]), found, axis=1))
+        else:
+            width = users[name].shape[1]
+            parts.append((users[name][:, None] * items.vectors[found, begin : begin + width]).sum(axis=-1))
+            begin += width
+    return jnp.stack(parts, axis=-1)
+
+
+@partial(jax.jit, static_argnames=("scorer", "count"))
+def _scores(scorer: Scorer, users: dict[str, Any], items: Items, found: Int[Array, "B k"], count: int):
+    """Of some items [B, k] for each user."""
+
+    def some(part):
+        users, found = part
+        return _parts(scorer, users, items, found, count).sum(axis=-1)
+
+    width = max(items.vectors.shape[1], 1)
+    return map_blocks(some, (users, found), min(rows_that_fit(count), rows_that_fit(found.shape[1] * width)))
+
+
+@partial(jax.jit, static_argnames=("scorer", "k", "pool"))
+def _top(
+    scorer: Scorer,
+    users: dict[str, Any],
+    items: Items,
+    says: Bool[Array, "I K"],
+    offset: Float[Array, " I"],
+    met: Int[Array, "B H"],
+    only: Int[Array, "B A"],
+    directions: Float[Array, "I F"],
+    diversity: Float[Array, ""],
+    k: int,
+    pool: int,
+):
     """Item numbers [B, k], scores, and the expert with the largest part of each, of those that say anything of it.
 
-    `met` is no candidate; item 0 is in every row of it.
+    `offset` is added to the scores of items. `met` is no candidate; item 0 is in every row of it. With A > 0 nothing
+    but `only` is one. With `pool`, `diverse` picks the k among so many.
     """
     count = len(says)
 
-    def parts_of(users, found):
-        """Each expert's part of the scores of `found` [n, k]: [n, k, K]."""
-        parts, begin = [], 0
-        for name in scorer.experts:
-            if name in items.others:
-                (other,) = scorer.others({name: users[name]}, Items(items.vectors, {name: items.others[name]}), count)
-                parts.append(jnp.take_along_axis(other.block(users[name]), found, axis=1))
-            else:
-                width = users[name].shape[1]
-                parts.append((users[name][:, None] * items.vectors[found, begin : begin + width]).sum(axis=-1))
-                begin += width
-        return jnp.stack(parts, axis=-1)
-
     def some(part):
-        users, met = part
-        scores = scorer.scores(users, items, count)
-        scores = scores.at[jnp.arange(len(met))[:, None], met].set(-jnp.inf)
-        best, found = jax.lax.top_k(scores, k)
-        return found, best, jnp.where(says[found], parts_of(users, found), -jnp.inf).argmax(axis=-1)
+        users, met, only = part
+        rows = jnp.arange(len(met))[:, None]
+        scores = scorer.scores(users, items, count) + offset[None]
+        if only.shape[1]:
+            scores = jnp.where(jnp.zeros(scores.shape, bool).at[rows, only].set(True), scores, -jnp.inf)
+        scores = scores.at[rows, met].set(-jnp.inf)
+        best, found = jax.lax.top_k(scores, pool or k)
+        if pool:
+            picked = diverse(best, directions[found], k, diversity)
+            best, found = (jnp.take_along_axis(x, picked, axis=1) for x in (best, found))
+        parts = _parts(scorer, users, items, found, count)
+        return found, best, jnp.where(says[found], parts, -jnp.inf).argmax(axis=-1)
 
     width = max(items.vectors.shape[1], 1)
-    rows = min(rows_that_fit(count), rows_that_fit(k * width))
-    return map_blocks(some, (users, met), rows)
+    rows = min(rows_that_fit(count), rows_that_fit((pool or k) * width))
+    return map_blocks(some, (users, met, only), rows)

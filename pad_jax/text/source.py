@@ -1,6 +1,8 @@
 """Where a run has its text vectors from: tables on disk, made when they are missing, and the words of the texts."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +21,14 @@ from pad_jax.text import encode
 from pad_jax.text.lexical import Lexicon, with_padding
 from pad_jax.text.served import Text
 from pad_jax.text.settings import LEXICAL, beside
-from pad_jax.text.table import check_finite, check_replaceable, check_settings, is_of_other_texts, read_table
+from pad_jax.text.table import (
+    SETTINGS,
+    check_finite,
+    check_replaceable,
+    check_settings,
+    is_of_other_texts,
+    read_table,
+)
 from pad_jax.text.transform import Transform, fit
 
 
@@ -50,6 +59,32 @@ def table_path(config: Config) -> Path:
 def is_lexical(config: Config) -> bool:
     """Whether the (first) table of a configuration is made of words, without a file or an encoder."""
     return config.text.encoder == LEXICAL and not config.text.table
+
+
+def as_made(config: Config, manifest: Mapping[str, Any]) -> Config:
+    """With the encoder that a further table says it was made by, where that is a file."""
+    said = {name: manifest[name] for name in SETTINGS if name in manifest} if config.text.table else {}
+    text = replace(config.text, **said | {"adapters": tuple(said.get("adapters", ()))})
+    return replace(config, **{"text": text})
+
+
+def encoded_as(text: Text, configs: Sequence[Config], texts: Sequence[str]) -> Float[np.ndarray, "R E"] | None:
+    """Texts as the encoders of a trained model's tables make them, side by side; None where all tables are of words.
+
+    `configs` are of the tables, in their order. Raises UserError for own vectors, for another encoder than that of a
+    table, and where torch or the encoder is missing.
+    """
+    tables = zip(configs, text.tables, strict=True) if text.tables else ()
+    brought = [(config, table) for config, table in tables if table.lexicon is None]
+    for config, table in brought:
+        if table.manifest.get("own"):
+            raise UserError(
+                f"the model reads own vectors ({table.manifest['encoder']}), which no encoder makes: bring those of "
+                f"the new texts{', of all its encoders side by side' if len(brought) > 1 else ''}"
+            )
+        check_settings(table_path(config), table.manifest, config.text)
+    parts = [encode.encode(texts, config.text)[0] for config, _ in brought]
+    return np.concatenate(parts, axis=1) if parts else None
 
 
 class TextSource:

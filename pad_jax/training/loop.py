@@ -2,11 +2,11 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +73,20 @@ class DivergedError(UserError):
 Evaluate = Callable[[dict[str, Any]], dict[str, Any]]
 
 
+class Epoch(NamedTuple):
+    """What a callback is told of an epoch that is finished and on disk."""
+
+    phase: str
+    epoch: int  # from 1
+    losses: dict[str, float]  # of training: `loss` and its parts
+    valid: dict[str, Any]  # metrics on the validation split, as `results.json` has them
+    best_epoch: int  # of the phase so far
+
+
+#: What is called after each epoch; True ends the phase there.
+Callback = Callable[[Epoch], bool | None]
+
+
 def block_of_steps(phase: Phase, scorer: Scorer, config: Config, optimizer) -> Callable[..., Any]:
     """K steps, to be mapped over devices: (state, data, count, key, rows [K, B], caps) -> state, sums of metrics.
 
@@ -125,7 +139,7 @@ def train(
     evaluate: Evaluate | None,
     directory: Path,
     of: str = "",
-    watch: Callable[[int, dict[str, Any]], None] = lambda epoch, metrics: None,
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains a phase to its end, from its latest checkpoint if there is one.
 
@@ -140,11 +154,10 @@ def train(
             the one before, and a phase that learns from its events is left as it begins.
         directory: where its log and its checkpoints go.
         of: whose they are, see `Workdir`.
-        watch: is given each epoch and its metrics, before its checkpoint is written.
+        callbacks: called after each epoch; where one returns True, the phase ends.
 
-    Returns all parameters of the best epoch and
-    {"epochs", "best_epoch", "updates", "seconds", "stopped": "patience" | "epochs" | "minutes" | "held out"}, and where
-    the phase is `weighed` "gradient_norms".
+    Returns all parameters of the best epoch and {"epochs", "best_epoch", "updates", "seconds", "stopped": "patience" |
+    "epochs" | "minutes" | "callback" | "held out"}, and where the phase is `weighed` "gradient_norms".
 
     Raises DivergedError when the loss or a parameter is not finite; the last good checkpoint stays.
     """
@@ -211,11 +224,6 @@ def train(
         if evaluate is not None:
             result = evaluate(merge(state.params, state.frozen))
             value = -losses["loss"] if phase.by_loss else result[config.train.select]
-        try:
-            watch(epoch, result)
-        except Exception:  # whoever ends it may clear up behind it
-            checkpoints.close()
-            raise
         better, before = not status["best_epoch"] or value > status["best"], status["seconds"]
         status |= {
             "epoch": epoch,
@@ -240,7 +248,13 @@ def train(
         if parallel.is_main():
             write_atomically(log, "".join(line + "\n" for line in lines).encode())
         checkpoints.save(epoch, state, iterator.get_state(), status)
-        stopped = _stop(config, phase, status)
+        told = Epoch(phase.name, epoch, losses, result, status["best_epoch"])
+        try:
+            asked = [bool(callback(told)) for callback in callbacks]  # all of them are called
+        except BaseException:  # whoever ends it may clear up behind it
+            checkpoints.close()
+            raise
+        stopped = _stop(config, phase, status) or ("callback" if any(asked) else "")
     params, frozen = checkpoints.parameters(status["best_epoch"])
     checkpoints.close()
     summary = {name: status[name] for name in ("best_epoch", "seconds", "log")} | {"epochs": status["epoch"]}

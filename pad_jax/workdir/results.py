@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from jaxtyping import Num
 
 from pad_jax import sealed
@@ -49,6 +50,23 @@ def read_summary(folder: Path, of: str) -> dict[str, Any] | None:
     if summary.pop("of", of) != of:
         raise DamagedError(path, "is of another run", cure)
     return {n: v for n, v in summary.items() if n != "format"}
+
+
+def as_frame(results: Mapping[str, Any]) -> pl.DataFrame:
+    """(scorer, split, group, users, HR@10, ..) of every phase and baseline; group `all`, and those by training count of
+    the target and by the length of the history. A group without users has no metrics."""
+    rows = []
+    for scorer, entry in {**results["phases"], **results["baselines"]}.items():
+        for split in ("valid", "test", "events"):
+            whole = (entry or {}).get(split)
+            if whole:
+                groups = {"all": whole, **whole.get("by_frequency", {}), **whole.get("by_history", {})}
+                for group, found in groups.items():
+                    numbers = {n: v for n, v in found.items() if v is None or isinstance(v, int | float)}
+                    rows.append({"scorer": scorer, "split": split, "group": group, **numbers})
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    first = ["scorer", "split", "group", "users"]
+    return frame.select(*first, *(name for name in frame.columns if name not in first))
 
 
 def write_results(workdir: Path, results: Mapping[str, Any], of: str) -> None:

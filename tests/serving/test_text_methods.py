@@ -8,7 +8,7 @@ import pytest
 import pad_jax
 from pad_jax.methods.base import forward
 from pad_jax.models.towers import unit
-from pad_jax.serving import Artifact, Recommender
+from pad_jax.serving import Artifact, Model
 from pad_jax.serving.artifact import Text
 from tests.support.data import histories, small_config
 from tests.support.steps import Setup
@@ -55,7 +55,7 @@ def test_a_new_item_is_what_its_text_says(started, dataset, tmp_path, method):
     found = more.artifact.vectors[expert][31:]
     np.testing.assert_allclose(found, without_corrections(method, model.artifact, rows), atol=1e-5)
     assert np.abs(found).max(axis=1).min() > 0.01
-    lists = Recommender(more.artifact).recommend(histories(dataset)[:1], k=32, exclude_history=False)
+    lists = Model(more.artifact).recommend(histories(dataset)[:1], k=32, exclude_history=False)
     assert {"n1", "n2"} <= set(lists.items[0])
     assert np.isfinite(lists.scores).all()
 
