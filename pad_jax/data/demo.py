@@ -6,6 +6,7 @@ are.
 """
 
 import numpy as np
+import polars as pl
 
 from pad_jax.data.dataset import Dataset, from_sequences
 from pad_jax.data.readers import READERS, Reader
@@ -56,7 +57,7 @@ _SIZES = ("small pack", "family size", "pack of 2", "pack of 6", "travel size", 
 _BRANDS = ("Alder", "Birch", "Cedar", "Dune", "Ember", "Fjord", "Grove", "Harbor", "Iris", "Juniper")
 
 
-def load(config: Config) -> Dataset:
+def load(config: Config | None = None) -> Dataset:
     """The dataset; always the same one, whatever `config.seed`."""
     del config
     random = np.random.default_rng(_SEED)
@@ -66,6 +67,22 @@ def load(config: Config) -> Dataset:
     item_ids = [f"item-{i + 1:04d}" for i in range(ITEMS)]
     user_ids = [f"user-{u + 1:04d}" for u in range(USERS)]
     return from_sequences("demo", item_ids, titles, user_ids, sequences, NOTE)
+
+
+def frames() -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The demo as `pad_jax.fit` takes it: events (user, item, time), time counting a user's events, and items (item,
+    title)."""
+    dataset = load()
+    lengths = np.diff(dataset.starts)
+    items = pl.DataFrame({"item": list(dataset.item_ids), "title": list(dataset.titles)})
+    events = pl.DataFrame(
+        {
+            "user": np.repeat(np.array(dataset.user_ids, object), lengths).tolist(),
+            "item": items["item"].gather(dataset.events - 1),
+            "time": np.concatenate([np.arange(length) for length in lengths]),
+        }
+    )
+    return events, items
 
 
 def _title(random: np.random.Generator, topic: int, product: int) -> str:

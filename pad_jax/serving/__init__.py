@@ -10,7 +10,9 @@ from pad_jax.serving.artifact import Artifact, histories_in
 from pad_jax.serving.lists import Recommendations
 from pad_jax.serving.recommender import Model
 
-__all__ = ["Artifact", "Model", "Recommendations", "load"]
+__all__ = ["Artifact", "Model", "Recommendations", "Recommender", "load"]
+
+Recommender = Model  # its name before 0.8
 
 
 def load(folder: str | Path, events: Table | None = None) -> Model:

@@ -50,7 +50,7 @@ _NO_HISTORIES = (
 
 
 #: A row that lists are made for: the item ids of a history, oldest first, or the id of a user.
-Row = Iterable[Any] | str | int
+Row = Iterable[Any] | str | int | np.integer
 #: Ids for all rows, or a collection of them for each row.
 Ids = Iterable[Any]
 
