@@ -29,7 +29,7 @@ from benchmarks.harness import Report, arguments, run
 from benchmarks.own_data import figures
 from pad_jax.data.table import TableSettings, read_catalogue
 from pad_jax.errors import UserError
-from pad_jax.serving import Recommender
+from pad_jax.serving import Model
 
 WEEK = 7 * 24 * 3600
 TEXT = "{title}, {genres}"
@@ -126,7 +126,7 @@ def train(place: Path, way: str, asked: int, options: Any, more: dict[str, Any])
     return told
 
 
-def ask(model: Recommender, place: Path, asked: int) -> dict[str, Any]:
+def ask(model: Model, place: Path, asked: int) -> dict[str, Any]:
     """HR@10 and nDCG@10 in percent of each user's first event from `asked` on, and how many such films are unknown."""
     new = read_catalogue(place / "items.parquet", TableSettings(text=TEXT)).filter(
         ~pl.col("item").is_in(model.item_ids)

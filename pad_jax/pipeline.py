@@ -31,6 +31,7 @@ from pad_jax.report import table
 from pad_jax.sealed import DamagedError
 from pad_jax.serving import Model, load
 from pad_jax.serving.artifact import Artifact, Text, identity_of
+from pad_jax.serving.earlier import Earlier
 from pad_jax.settings import Config, as_before, canonical, check_choice, dotted
 from pad_jax.text.source import TextSource
 from pad_jax.training import loop, memory
@@ -38,7 +39,6 @@ from pad_jax.training.checkpoint import Checkpoints
 from pad_jax.training.parameters import split, start
 from pad_jax.training.phase import Method, Phase
 from pad_jax.training.step import merge
-from pad_jax.workdir.earlier import Earlier
 from pad_jax.workdir.identity import Workdir, changes_results, home, place_of, read_config, rules_of, run_name
 from pad_jax.workdir.results import read_results, write_summary
 

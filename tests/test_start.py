@@ -17,10 +17,10 @@ from pad_jax.models.scorer import Scorer
 from pad_jax.pipeline import Run
 from pad_jax.run import run
 from pad_jax.serving.artifact import Artifact
+from pad_jax.serving.earlier import Earlier
 from pad_jax.settings import with_fields
 from pad_jax.text.served import Text
 from pad_jax.training.step import merge
-from pad_jax.workdir.earlier import Earlier
 from tests.support.data import small_config, tiny_dataset
 from tests.support.registries import as_demo
 
