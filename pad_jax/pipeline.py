@@ -401,12 +401,12 @@ class Run:
         if parallel.is_main():
             write_atomically(self.workdir.path / "results.md", table.as_markdown(self.workdir.results).encode())
 
-    def show(self) -> None:
-        """The table of results, on the console and as results.md."""
+    def show(self, beside: Sequence[dict[str, Any]] = ()) -> None:
+        """The table of results, on the console and as results.md; on the console with results of runs `beside` it."""
         self.write_table()
         path = self.workdir.path
         if not self.splits:
             epochs = ", ".join(f"{name} {phase['epochs']}" for name, phase in self.workdir.results["phases"].items())
             say(f"every event trained (epochs: {epochs}), so there are no figures: {path}/results.json")
             return
-        say("\n" + table.as_text(self.workdir.results) + f"\n\nresults: {path}/results.json")
+        say("\n" + table.as_text(self.workdir.results, beside=beside) + f"\n\nresults: {path}/results.json")

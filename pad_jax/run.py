@@ -3,7 +3,7 @@
 import errno
 import os
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pad_jax.recommend import recommend
 from pad_jax.refit import refit
 from pad_jax.sealed import DamagedError
 from pad_jax.search import search
-from pad_jax.settings import Config, check_choice
+from pad_jax.settings import Config, check_choice, with_fields
 from pad_jax.studies import STUDIES
 from pad_jax.studies.study import is_of_data
 from pad_jax.tune import tune
@@ -28,6 +28,8 @@ from pad_jax.workdir.results import read_results
 
 #: Jobs that work with what a workdir has learned, under its settings.
 WITH_TRAINED = {"evaluate": evaluate, "recommend": recommend, "refit": refit}
+#: Methods of the demo: the paper's, and the one to recommend.
+DEMO = ("pad", "blend")
 
 
 def main(argv: list[str]) -> int:
@@ -40,9 +42,20 @@ def main(argv: list[str]) -> int:
         if arguments.coordinator:
             parallel.join(arguments.coordinator, arguments.processes, arguments.process)
         _cache_compilations()
-        run(arguments.config, arguments.workdir, arguments.command, arguments.given)
+        if len(argv) == 1:
+            demo(arguments)
+        else:
+            run(arguments.config, arguments.workdir, arguments.command, arguments.given)
 
     return boundary.run(work, lambda: place[0])
+
+
+def demo(arguments: cli.Arguments) -> None:
+    """What runs without any flag: the methods of `DEMO` one after the other, and one table of all."""
+    before: list[dict[str, Any]] = []
+    for method in DEMO:
+        job = Run(with_fields(arguments.config, {"method": method}), None, arguments.command)
+        before.insert(0, train(job, before))
 
 
 def run(
@@ -88,10 +101,11 @@ def run(
     return train(job)
 
 
-def train(job: Run) -> dict[str, Any]:
+def train(job: Run, beside: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """Trains the phases that the job of a run names, or with `all` every one, and returns the results.
 
-    A phase that is done is left alone; when the last one is, the workdir has its `model/`. Raises UserError.
+    A phase that is done is left alone; when the last one is, the workdir has its `model/`. Results of runs `beside` it
+    are shown, too. Raises UserError.
     """
     _ = job.workdir  # refused before anything is written
     with locked(job.path):
@@ -99,7 +113,7 @@ def train(job: Run) -> dict[str, Any]:
         parallel.wait("results")  # nobody reads them before they are written
         if job.is_finished:
             job.export()
-        job.show()
+        job.show(beside)
     return job.workdir.results
 
 

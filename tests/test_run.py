@@ -399,7 +399,7 @@ def test_interrupt_is_not_a_traceback(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "run", interrupt)
-    assert main(["main.py"]) == 130
+    assert main(["main.py", "--config=demo"]) == 130
     assert capsys.readouterr().err.startswith("interrupted")
 
 

@@ -29,10 +29,18 @@ def number(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.2f}"
 
 
-def rows(results: Mapping[str, Any], split: str) -> list[tuple[str, Mapping[str, Any] | None]]:
-    """(label, metrics) of every phase, last first, then of the baselines."""
+Rows = list[tuple[str, Mapping[str, Any] | None]]
+
+
+def rows(results: Mapping[str, Any], split: str, beside: Sequence[Mapping[str, Any]] = ()) -> Rows:
+    """(label, metrics) of every phase, last first, of those of runs `beside` it, and then of the baselines."""
+    table = [row for run in (results, *beside) for row in _phases(run, split)]
+    return table + [(LABELS[name], metrics and metrics[split]) for name, metrics in results["baselines"].items()]
+
+
+def _phases(results: Mapping[str, Any], split: str) -> Rows:
     method, backbone = results["method"], results["backbone"]
-    table = []
+    table: Rows = []
     for name, phase in reversed(results["phases"].items()):
         last = name == list(results["phases"])[-1]
         title = METHOD_LABELS.get(method, method)
@@ -40,7 +48,7 @@ def rows(results: Mapping[str, Any], split: str) -> list[tuple[str, Mapping[str,
         if name == "pretrain" and method in ("sasrec", "smem", "staged", "pad"):
             label = f"{backbone}, IDs only" + ("" if method == "sasrec" else f" ({method}'s phase 1)")
         table.append((label, phase[split]))
-    return table + [(LABELS[name], metrics and metrics[split]) for name, metrics in results["baselines"].items()]
+    return table
 
 
 def cells(metrics: Mapping[str, Any] | None) -> list[str]:
@@ -60,10 +68,10 @@ def header(results: Mapping[str, Any], split: str) -> list[str]:
     return list(GROUPS)
 
 
-def as_text(results: Mapping[str, Any], split: str = "test") -> str:
-    """Aligned columns for a terminal or a log."""
+def as_text(results: Mapping[str, Any], split: str = "test", beside: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Aligned columns for a terminal or a log; see `rows`."""
     titles = header(results, split)
-    body = [(label, cells(metrics)) for label, metrics in rows(results, split)]
+    body = [(label, cells(metrics)) for label, metrics in rows(results, split, beside)]
     width = max(len(label) for label, _ in body)
     columns = [max(11, *map(len, column)) for column in zip(titles, *(values for _, values in body), strict=True)]
 

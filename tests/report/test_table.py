@@ -32,6 +32,18 @@ def test_every_header_stands_over_its_column():
     assert len({len(line) for line in lines}) == 1
 
 
+def test_runs_beside_it_stand_before_the_baselines():
+    other = results() | {"method": "blend", "baselines": {}}
+    lines = as_text(other | {"baselines": {"popularity": None}}, beside=[results()]).splitlines()[2:]
+    assert [line.split("  ")[0] for line in lines] == [
+        "blend (align)",
+        "blend, phase pretrain",
+        "pad (align)",
+        "gru4rec, IDs only (pad's phase 1)",
+        "popularity",
+    ]
+
+
 def test_metrics_of_lists_have_a_table_of_their_own():
     assert "first ten" not in as_markdown(results())
     found = as_markdown(results(**{"coverage@10": 0.5, "diversity@10": None}))
