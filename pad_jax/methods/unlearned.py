@@ -1,4 +1,4 @@
-"""Experts that nothing trains: what followed the latest item in training, and the words of the latest titles."""
+"""Experts that nothing trains: what followed the latest items in training, and the words of their titles."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from pad_jax.batching.layout import Layout
 from pad_jax.data.dataset import Dataset
 from pad_jax.errors import UserError
 from pad_jax.evaluation.baselines import DECAY, next_counts
-from pad_jax.models.experts import EXPERTS, Expert, Params, profile
+from pad_jax.models.experts import EXPERTS, Expert, Params, profile, profile_weights
 from pad_jax.models.towers import unit
 from pad_jax.settings import Config
 from pad_jax.text.lexical import Lexicon
@@ -27,13 +27,14 @@ class Unlearned(Expert):
         return {}
 
 
-class CountsExpert(Unlearned):
-    """log(1 + C[last, i]), C the next-item counts of the baseline: the largest `blend.followers` of each item.
+class FollowersExpert(Unlearned):
+    """The mean of log(1 + C[h, i]) over the latest items h, each with `DECAY` times the weight of the next.
 
-    Its item side has the whole catalogue or nothing. A new item has followed nothing.
+    C are the next-item counts of the baseline: the largest `blend.followers` of each item. The item side is the whole
+    catalogue or nothing, for it holds the followers of h. A new item has followed nothing, and nothing has followed it.
     """
 
-    key, own_score, knows_new = 12, True, True
+    key, own_score, knows_new = 14, True, True
 
     def arrays(self, config: Config, dataset: Dataset, text: Any) -> dict[str, Any]:
         followed = next_counts(dataset)
@@ -41,20 +42,27 @@ class CountsExpert(Unlearned):
         return largest(followed, config.blend.followers)
 
     def look_up(self, table: Any, ids: Int[Array, " R"], arrays: Params) -> Any:
-        return {name: arrays[name][ids] for name in ("item", "value")}
+        return {"id": ids} | {name: arrays[name][ids] for name in ("item", "value")}
 
     def new_rows(self, config: Config, table: Any, arrays: Params, text: Float[Array, "R E"]) -> Any:
-        shape = len(text), config.blend.followers
-        return {"item": jnp.zeros(shape, jnp.int32), "value": jnp.zeros(shape)}
+        shape = len(text), config.blend.followers  # as item 0, which has none
+        return {
+            "id": jnp.zeros(len(text), jnp.int32),
+            "item": jnp.zeros(shape, jnp.int32),
+            "value": jnp.zeros(shape),
+        }
 
     def users(self, config: Config, encoder: Params, x: Any, layout: Layout, target=None, rngs=None) -> Any:
-        return x
+        weight = profile_weights(layout, DECAY)
+        ids = jnp.broadcast_to(layout.bins(x["id"])[:, None], weight.shape)
+        return {name: part.reshape(-1, weight.shape[-1]) for name, part in (("id", ids), ("weight", weight))}
 
     def score(self, users: Any, items: Any, rows: int) -> Float[Array, "n m"]:
         if len(items["item"]) != rows:
-            raise UserError("the expert counts scores the whole catalogue alone: use a loss over it, as ce")
-        number = jnp.arange(len(users["item"]))[:, None]
-        return jnp.zeros((len(number), rows)).at[number, users["item"]].add(users["value"])
+            raise UserError("the expert followers scores the whole catalogue alone: use a loss over it, as ce")
+        item, value = (items[name][users["id"]] for name in ("item", "value"))
+        number = jnp.arange(len(item))[:, None, None]
+        return jnp.zeros((len(item), rows)).at[number, item].add(users["weight"][..., None] * value)
 
 
 class WordsExpert(Unlearned):
@@ -116,5 +124,5 @@ def largest(matrix: scipy.sparse.csr_matrix, count: int) -> dict[str, np.ndarray
     return {"item": column, "value": value}
 
 
-EXPERTS.register("counts", CountsExpert())
+EXPERTS.register("followers", FollowersExpert())
 EXPERTS.register("words", WordsExpert())

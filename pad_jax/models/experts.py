@@ -60,9 +60,13 @@ class UserEncoder(nn.Module):
 
 def profile(x: Float[Array, "T D"], layout: Layout, decay: float | Float[Array, ""]) -> Float[Array, "T D"]:
     """The weighted mean of a user's items up to each token: each item's weight is `decay` times that of the next."""
+    return jnp.einsum("zij,zjd->zid", profile_weights(layout, decay), layout.bins(x)).reshape(x.shape)
+
+
+def profile_weights(layout: Layout, decay: float | Float[Array, ""]) -> Float[Array, "Z L L"]:
+    """Of every token of a bin (columns) in the profile of each (rows)."""
     weight = jnp.where(layout.seen, decay ** jnp.maximum(layout.distance, 0), 0)
-    weight /= jnp.maximum(weight.sum(axis=-1, keepdims=True), 1e-9)  # a token of nobody sees nothing
-    return jnp.einsum("zij,zjd->zid", weight, layout.bins(x)).reshape(x.shape)
+    return weight / jnp.maximum(weight.sum(axis=-1, keepdims=True), 1e-9)  # a token of nobody sees nothing
 
 
 class Expert:

@@ -51,21 +51,25 @@ def experts_alone(s, titled):
     history = jax.tree.map(lambda x: batch.inputs_of(x[batch.event_item]), vectors_of(items))
     users = jax.tree.map(batch.layout.last, s.scorer(phase).users(params, history, batch.layout))
     found = {
-        "counts": EXPERTS["counts"].score(users["counts"], items["counts"].vector, 31),
+        "followers": EXPERTS["followers"].score(users["followers"], items["followers"].vector, 31),
         "words": users["words"] @ items["words"].vector.T,
         "learned": users["learned"] @ items["learned"].vector.T,
     }
     return params, {name: np.asarray(x) for name, x in found.items()}, np.asarray(s.data.windows)[:16, :-1]
 
 
-def test_counts_and_words_are_the_baselines(setup, titled):
-    """With room for all counts and directions and nothing divided, the experts are `counts` and `words`."""
+def test_followers_are_a_mean_of_the_baseline_over_the_profile(setup, titled):
+    """With room for all: of `counts` after each event alone; each weighs `DECAY` times as much as the next."""
     s = setup(**{"blend.whitening": 0.0})
     _, found, inputs = experts_alone(s, titled)
-    baselines = scores_of(titled, None)
-    expected = baselines["counts"](inputs)
-    np.testing.assert_allclose(found["counts"], [expected(u) for u in range(16)], rtol=1e-6)
-    assert (found["counts"] > 0).any()
+    counts = scores_of(titled, None)["counts"]
+    for user, history in enumerate(inputs):
+        history = history[history > 0]
+        weight = DECAY ** np.arange(len(history))[::-1]
+        after = counts(history[:, None])
+        expected = sum(w * after(event) for event, w in enumerate(weight)) / weight.sum()
+        np.testing.assert_allclose(found["followers"][user], expected, rtol=1e-5, atol=1e-7)
+    assert (found["followers"] > 0).any()
     rows = np.asarray(EXPERTS["words"].look_up(None, jnp.arange(31), s.data.arrays["words"]))
     assert not rows[[0, 4, 9]].any()
     length = np.linalg.norm(rows, axis=1)
@@ -82,11 +86,11 @@ def test_words_are_the_decayed_profile(setup, titled):
 
 
 def test_the_largest_counts_are_kept(setup, titled):
-    every, three = (setup(**{"blend.followers": m}).data.arrays["counts"] for m in (30, 3))
+    every, three = (setup(**{"blend.followers": m}).data.arrays["followers"] for m in (30, 3))
     np.testing.assert_array_equal(three["value"], np.asarray(every["value"])[:, :3])
     assert (np.diff(every["value"], axis=1) <= 0).all()
-    with pytest.raises(UserError, match="the expert counts scores the whole catalogue alone"):
-        EXPERTS["counts"].score({"item": jnp.ones((1, 3), int)}, {"item": jnp.ones((5, 3), int)}, 31)
+    with pytest.raises(UserError, match="the expert followers scores the whole catalogue alone"):
+        EXPERTS["followers"].score({}, {"item": jnp.ones((5, 3), int)}, 31)
 
 
 def test_a_profile_is_a_weighted_mean():
@@ -171,19 +175,19 @@ def test_the_shares_learn_from_validation_events(named, tmp_path):
 
 @pytest.mark.slow
 def test_it_is_trained_served_and_knows_new_items_by_their_titles(named, titled, text, tmp_path, capsys):
-    config, workdir = small_config("best", **named), tmp_path / "w"
+    config, workdir = small_config("best", **named, **{"eval.serve": "last"}), tmp_path / "w"
     run(config, workdir)
     assert "blend (finetune)" in capsys.readouterr().out
     model = pad_jax.load(workdir)
-    assert model.artifact.scorer.experts == ("learned", "counts", "words")
+    assert model.artifact.scorer.experts == ("learned", "followers", "words")
     more = model.with_items(["n1", "n2"], [titled.titles[6], "unheard of"], np.stack([text[7], text[2]]))
     vectors, gates = more.artifact.vectors, more.artifact.gates
     np.testing.assert_allclose(vectors["words"][31], vectors["words"][7], atol=1e-5)
     assert not vectors["words"][32].any()
-    assert not vectors["counts"]["value"][31:].any()
+    assert not vectors["followers"]["value"][31:].any()
     np.testing.assert_allclose(gates[31:], gates[[7, 7]], rtol=1e-6)
     assert {"n1", "n2"} <= set(more.recommend([["i6"]], k=32, exclude_history=False).items[0])
-    with pytest.raises(UserError, match="the score of the expert 'counts' is not an inner product"):
+    with pytest.raises(UserError, match="the score of the expert 'followers' is not an inner product"):
         model.item_vectors()
     job = Run(with_fields(config, {"job": "evaluate"}), workdir, str)
     split = job.splits["test"]
