@@ -1,5 +1,6 @@
 """Training from Python, against the command line."""
 
+import re
 import subprocess
 import sys
 import warnings
@@ -189,6 +190,24 @@ def test_later_events_are_ranked(shop, dataset):
         pad_jax.load(model.workdir).evaluate(later)
     with pytest.raises(UserError, match="no user has an event of a known item"):
         model.evaluate(later.with_columns(user=pl.lit("x")))
+
+
+@pytest.mark.slow
+def test_the_page_runs_as_it_stands(shop, tmp_path, monkeypatch, capsys):
+    """Its lines on the tiny shop, with a budget of seconds."""
+    page = (ROOT / "docs" / "library.md").read_text()
+    fields = {"text.encoder": "tfidf", "blend.words": 8, "finetune": {"epochs": 1}, **TINY, "method": "blend"}
+    fit = pad_jax.fit
+    monkeypatch.setattr(pad_jax, "fit", lambda *tables, **given: fit(*tables, **given | fields), raising=False)
+    events = shop[0].with_columns(pl.col("user").replace("u7", "user-7"), pl.col("item").str.replace("i", "item-"))
+    items = shop[1].with_columns(pl.col("item").str.replace("i", "item-"))
+    space = {"events": events, "items": items, "later": events.filter(pl.col("time") > 1)}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "library.md", "exec"), space)
+    assert capsys.readouterr().out.startswith("user-7 None ['item-")
+    saved = pad_jax.load("models/shop")
+    assert (saved.item_ids[-1], saved.artifact.retired) == ("item-new", {"item-2"})
+    assert saved.titles[1] == "Another title"
 
 
 def test_importing_is_quick_and_typed():

@@ -50,10 +50,10 @@ def frame_of(table: Any, columns: Sequence[str], name: str) -> pl.DataFrame:
 
 
 def _of_pandas(column: Any, name: str) -> pl.Series:
-    values = column.to_numpy()
+    gone = np.asarray(column.isna(), bool)
+    values = column.to_numpy(dtype=object) if gone.any() else column.to_numpy()
     if values.dtype != object:
         return pl.Series(name, values)
-    gone = np.asarray(column.isna(), bool)
     return pl.Series(name, [None if lacks else value for value, lacks in zip(values.tolist(), gone, strict=True)])
 
 
