@@ -6,10 +6,11 @@ beside the code that reads them; `python main.py --explain=FIELD` says what is k
 
 import dataclasses
 import difflib
+import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 import pad_jax.builtin  # noqa: F401 (registers)
 from pad_jax.data.readers import READERS
@@ -70,7 +71,11 @@ def config_dict(
     for name in choices:
         if name not in known:
             raise UserError(f"config_dict has no choice {name!r}: set fields of sections as config.SECTION.{name} = ..")
-    config = Fields({**defaults(dataset), "job": job or "all", **choices})
+    values = defaults(dataset)
+    for name, (kind, default, _) in specs().items():
+        if isinstance(kind, types.UnionType):  # otherwise its type is that of its default
+            put(values, name, FieldReference(default, field_type=object))
+    config = Fields({**values, "job": job or "all", **choices})
     for old, new in aliases().items():
         *parents, last = new.split(".")
         node = config
@@ -127,6 +132,8 @@ def resolve(config: ConfigDict, given: Iterable[str] = ()) -> Config:
     renamed = aliases()
     kept = {name: value for name, value in dotted(values).items() if name not in renamed}
     set_by_hand = {renamed.get(name, name) for name in given}
+    for name in set_by_hand & set(specs()) - set(kept):  # an empty dictionary has no dotted names
+        raise UserError(f"config.{name} cannot be a dictionary")
     reader = kept["data.reader"] or kept["dataset"]
     filled = {**(READERS[reader].defaults if reader in READERS else {}), **dotted(recipes[values["recipe"]])}
     filled = {name: value for name, value in filled.items() if name not in set_by_hand}

@@ -86,12 +86,13 @@ def evaluate_later(run: Run, events: Events) -> dict[str, Any]:
         f"{new:,} more have none before it and are left out"
     )
     ranks = model.ranks(parts["before"].to_list(), parts["target"].to_list())
+    asked = run.config.eval.popularity
     results = {
         "format": FORMAT,
         "of": read_config(run.path)["of"],
         **{n: getattr(run.config, n) for n in ("dataset", "method", "backbone", "loss", "recipe", "seed")},
         "after": until,
-        "phases": {run.served.name: {"test": {}}},
+        "phases": {run.served.name: {"popularity": {"asked": asked, "beta": model.artifact.popularity}}},
         "baselines": {},
     }
     split, counts = _as_split(model, parts)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from pad_jax.console import say
 from pad_jax.data import readers
 from pad_jax.data.dataset import SPLITS, Dataset, Split
 from pad_jax.errors import UserError
-from pad_jax.evaluation.baselines import baseline_ranks
+from pad_jax.evaluation import popularity
+from pad_jax.evaluation.baselines import ranked_baselines
 from pad_jax.evaluation.lists import Lists
 from pad_jax.evaluation.metrics import summarize
-from pad_jax.evaluation.ranking import lister, ranker
+from pad_jax.evaluation.ranking import Ranked, lister, ranker
 from pad_jax.files import write_atomically
 from pad_jax.losses.recommendation import LOSSES
 from pad_jax.methods.registry import METHODS, method_of
@@ -164,6 +166,13 @@ class Run:
             lists = Lists(listed, counts, split.targets, None if table is None or table.lexicon else table.rows)
         return summarize(self.config, ranks, split.target, counts, split.history.lengths, lists)
 
+    def curve(
+        self, name: str, betas: Sequence[float], over: np.ndarray, shown: Iterable[str] = popularity.SHOWN
+    ) -> list[dict[str, Any]]:
+        """`popularity.curve` of a split, with the ranks [S, G] of its targets under each of G betas."""
+        points = zip(betas, over.T, strict=True)
+        return popularity.curve(points, self.splits[name].target, self.dataset.counts, shown)
+
     def prepare(self) -> None:
         """Reads the dataset and says what is in it."""
         say(readers.summary(self.dataset, self.config))
@@ -179,6 +188,8 @@ class Run:
         finished = self.workdir.results["phases"]
         if phase.name in finished:
             say(f"{phase.name}: finished before, best epoch {finished[phase.name]['best_epoch']}")
+            if popularity.asked(finished[phase.name]) != self.config.eval.popularity:
+                self.record(phase, self.best(phase), finished[phase.name])
             return
         self.check_rules()
         parallel.check_batch(self.config.train.batch, self.config.mmd.group)
@@ -269,21 +280,43 @@ class Run:
 
     def record(self, phase: Phase, params: dict[str, Any], summary: dict[str, Any]) -> None:
         """Ranks both splits, lists for them, and writes results and ranks."""
-        config = self.config
-        both = lister(phase.scorer(config), config.eval.batch, min(max(config.eval.ks), self.dataset.items))
-        ranks: dict[str, Any] = {}
-        metrics: dict[str, Any] = {}
-        for name, part in self.splits.items():
-            ranks[name], listed = both(params, self.data, part, list(self.splits.values()))
-            metrics[name] = self.metrics(ranks[name], name, listed)
+        beta, ranked = self.ranked(phase, params)
+        metrics = {}
+        for name, (found, curve) in ranked.items():
+            metrics[name] = self.metrics(found.ranks, name, found.items) | {"by_popularity": curve}
         results = self.workdir.results
-        results["phases"][phase.name] = metrics | summary
+        kept = {n: v for n, v in summary.items() if n not in metrics}
+        about = {"popularity": {"asked": self.config.eval.popularity, "beta": beta}}
+        results["phases"][phase.name] = metrics | kept | about
         known = {name: of.keys() for name, of in results["phases"].items()}
         done = [p for p in self.method.phases if p.name in known and metrics.keys() <= known[p.name]]
         results |= {name: results["phases"][done[-1].name][name] for name in metrics}
         results |= {"served": self.to_serve(done).name, "until": self.dataset.until}
-        results |= {} if config.data.holdout else {"holdout": False}
-        self.workdir.write({f"{name}/{phase.name}": ranks[name] for name in ranks})
+        results |= {} if self.config.data.holdout else {"holdout": False}
+        self.workdir.write({f"{name}/{phase.name}": found.ranks for name, (found, _) in ranked.items()})
+
+    def ranked(self, phase: Phase, params: dict[str, Any]) -> tuple[float, dict[str, tuple[Ranked, list[dict]]]]:
+        """The beta of the popularity dial, and by split ranks and lists under it and the curve over all betas."""
+        config, counts, splits = self.config, self.dataset.counts, self.splits
+        if not splits:
+            return popularity.chosen(config.eval.popularity, (), config.train.select), {}
+        rank = lister(phase.scorer(config), config.eval.batch, min(max(config.eval.ks), self.dataset.items))
+        some = popularity.sample(splits["valid"])
+
+        def at(beta: float, part: Split, betas: Sequence[float]) -> Ranked:
+            offset = popularity.offset(beta, counts) if beta else None
+            return rank(params, self.data, part, [some, *splits.values()], popularity.offset(betas, counts), offset)
+
+        beta = 0.0 if config.eval.popularity == "valid" else config.eval.popularity
+        deviation = at(beta, some, [0.0] * len(popularity.GRID)).deviation
+        betas = popularity.betas(deviation, counts)
+        found = {name: at(beta, part, betas) for name, part in splits.items()}
+        shown = (*popularity.SHOWN, config.train.select)
+        curves = {name: self.curve(name, betas, of.over, shown) for name, of in found.items()}
+        chosen = popularity.chosen(config.eval.popularity, curves["valid"], config.train.select)
+        if chosen != beta:
+            found = {name: at(chosen, part, betas) for name, part in splits.items()}
+        return chosen, {name: (of, curves[name]) for name, of in found.items()}
 
     def to_serve(self, phases: Sequence[Phase]) -> Phase:
         """Which of finished phases `eval.serve` means; of equally good ones the later."""
@@ -321,13 +354,15 @@ class Run:
             return
         text = self.text.served() if phase.reads_text or phase.text else Text()
         names = self.dataset.item_ids, self.dataset.titles
-        Artifact.of(phase.scorer(self.config), self.best(phase), self.data, *names, text).save(folder, identity)
+        beta = identity["popularity"]
+        Artifact.of(phase.scorer(self.config), self.best(phase), self.data, *names, text, beta).save(folder, identity)
 
     def model_identity(self) -> dict[str, Any]:
         """What `model/` is to be of, as the workdir has it."""
         phase = self.served
-        best = read_results(self.path)["phases"][phase.name]["best_epoch"]
-        return self._what_matters(read_config(self.path) | {"best_epoch": best, "phase": phase.name})
+        found = read_results(self.path)["phases"][phase.name]
+        of = {"best_epoch": found["best_epoch"], "phase": phase.name, "popularity": popularity.beta_of(found)}
+        return self._what_matters(read_config(self.path) | of)
 
     def is_model(self, identity: dict[str, Any]) -> bool:
         """Whether `model/` is of this identity."""
@@ -337,7 +372,7 @@ class Run:
     def _what_matters(self, identity: dict[str, Any]) -> dict[str, Any]:
         config = as_before() | dotted(canonical(identity["config"]))
         # of models that earlier versions made
-        last = {"phase": self.method.phases[-1].name, "rules": 1, "of": "", "start_sha256": None}
+        last = {"phase": self.method.phases[-1].name, "rules": 1, "of": "", "popularity": 0.0, "start_sha256": None}
         found = last | identity | {"config": {n: v for n, v in sorted(config.items()) if changes_results(n)}}
         return json.loads(json.dumps(found))
 
@@ -352,7 +387,16 @@ class Run:
 
     def model(self) -> Model:
         """The model that `load` gives; where it is missing, damaged or another one, it is made first, which needs the
-        data."""
+        data. Its popularity dial is where `eval.popularity` has it, which may be elsewhere than when it was made."""
+        found = self._model()
+        phase, select = read_results(self.path)["phases"][self.served.name], self.config.train.select
+        curve = phase.get("valid", {}).get("by_popularity", ())
+        beta = popularity.chosen(self.config.eval.popularity, curve, select)
+        if beta == found.artifact.popularity:
+            return found
+        return Model(replace(found.artifact, popularity=beta), found.histories, found.workdir)
+
+    def _model(self) -> Model:
         if self.is_model(self.model_identity()):
             try:
                 return load(self.path)
@@ -370,8 +414,7 @@ class Run:
         results["baselines"] = {}
         self.baselines()
         for phase in done:
-            summary = {k: v for k, v in results["phases"][phase.name].items() if k not in self.splits}
-            self.record(phase, self.best(phase), summary)
+            self.record(phase, self.best(phase), results["phases"][phase.name])
 
     def baselines(self) -> None:
         """The baselines that hardly learn: once in a workdir, again when there is another text table."""
@@ -386,11 +429,14 @@ class Run:
         ranks = {f"{name}/target_count": self.dataset.counts[part.target] for name, part in self.splits.items()}
         ranks |= {f"{name}/items_met": part.history.lengths for name, part in self.splits.items()}
         entries: dict[str, Any] = {}
-        for scorer, found in baseline_ranks(self.dataset, self.splits, table and table.rows).items():
-            made = {name: self.metrics(values, name) for name, values in (found or {}).items()}
-            entries[scorer] = made or None
-            for name, values in (found or {}).items():
-                ranks[f"{name}/{scorer}"] = values
+        for scorer, found in ranked_baselines(self.dataset, self.splits, table and table.rows).items():
+            if found is None:
+                entries[scorer] = None
+                continue
+            curves = {name: self.curve(name, found.betas, over) for name, over in found.over.items()}
+            made = {name: self.metrics(values, name) for name, values in found.ranks.items()}
+            entries[scorer] = {name: metrics | {"by_popularity": curves[name]} for name, metrics in made.items()}
+            ranks |= {f"{name}/{scorer}": values for name, values in found.ranks.items()}
         results |= {"baselines": entries, "text_encoder": manifest}
         self.workdir.write(ranks)
 

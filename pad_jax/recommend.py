@@ -72,6 +72,8 @@ def recommend(run: Run) -> dict[str, Any]:
     if path.suffix not in (".parquet", ".jsonl"):
         raise UserError(f"config.recommend.output={path} must end in .parquet or .jsonl")
     model = with_new_items(run.model(), run)
+    if beta := model.artifact.popularity:
+        say(f"scores have {beta:+g} * log(1 + training count) (config.eval.popularity)")
     histories = read_histories(Path(config.histories)) if config.histories else of_today(run)
     known = set(model.item_ids)
     users = [(user, [item for item in items if item in known]) for user, items in histories]

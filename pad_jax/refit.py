@@ -5,6 +5,7 @@ from typing import Any
 from pad_jax import parallel
 from pad_jax.console import say
 from pad_jax.errors import UserError
+from pad_jax.evaluation import popularity
 from pad_jax.pipeline import Run
 from pad_jax.settings import Config, with_fields
 from pad_jax.workdir.identity import REFIT, locked
@@ -40,4 +41,6 @@ def as_chosen(run: Run) -> Config:
     finished = run.workdir.results["phases"]
     budgets = {f"{name}.epochs": phase["best_epoch"] for name, phase in finished.items()}
     budgets |= {f"{name}.minutes": 0.0 for name in finished}
-    return with_fields(run.config, {"job": "all", "data.holdout": False, "eval.serve": run.served.name} | budgets)
+    beta = popularity.beta_of(finished[run.served.name])
+    served = {"eval.serve": run.served.name, "eval.popularity": beta}
+    return with_fields(run.config, {"job": "all", "data.holdout": False} | served | budgets)

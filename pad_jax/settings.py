@@ -87,7 +87,8 @@ def setting(
         least: its smallest value.
         above: what it must be larger than.
         below: what it must be smaller than.
-        choices: its possible values, or the kind of a registry whose names they are.
+        choices: its possible values, or the kind of a registry whose names they are; of a field that is a number or a
+            text, those of the text.
         finite: False where infinity or NaN mean something.
         was: the dotted name that the field had in an earlier version, which is still understood.
         before: what runs did that were made before the field existed; the default where it is not given.
@@ -296,7 +297,7 @@ def _checked(name: str, value: Any, kind: Any, _: Any, spec: Spec) -> Any:
         element = typing.get_args(kind)[0] if several else kind
         if not _is_a(part, element):
             raise UserError(f"config.{name} must be {_words(kind)}, not {value!r}")
-        if spec.choices:
+        if spec.choices and (isinstance(part, str) or not isinstance(element, types.UnionType)):
             check_choice(name, part, spec.names())
         if isinstance(part, str) and ("\0" in part or (not part.isprintable() and not _is_unicode(part))):
             raise UserError(f"config.{name} must be Unicode without NUL, not {value!r}")
@@ -312,7 +313,7 @@ def _checked(name: str, value: Any, kind: Any, _: Any, spec: Spec) -> Any:
             raise UserError(f"config.{name} must be {spec.bounds()}, not {value!r}")
     if several:
         return tuple(float(part) if typing.get_args(kind)[0] is float else part for part in value)
-    return float(value) if kind is float else value
+    return float(value) if kind is float or (kind == float | str and not isinstance(value, str)) else value
 
 
 def _is_unicode(text: str) -> bool:
@@ -335,7 +336,7 @@ def _words(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         element = typing.get_args(kind)[0]
         return f"a tuple of {'numbers or texts' if isinstance(element, types.UnionType) else _KINDS[element][1]}"
-    return _KINDS[kind][0]
+    return " or ".join(_KINDS[part][0] for part in typing.get_args(kind) or (kind,))
 
 
 _KINDS = {

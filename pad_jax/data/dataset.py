@@ -57,6 +57,13 @@ class Split(NamedTuple):
     targets: ItemLists  # every item of the split, once each
 
 
+def without_targets(inputs: Int[np.ndarray, "S L"]) -> Split:
+    """Users of whom nothing but these histories is known, left-padded with 0."""
+    users = np.arange(len(inputs), dtype=np.int32)
+    nothing = ItemLists(np.zeros(0, np.int32), np.zeros(len(inputs) + 1, np.int64))
+    return Split(users, inputs, np.zeros_like(users), nothing, nothing)
+
+
 class Cuts(NamedTuple):
     """Where the events of each user are split; all numbers count from the first event of the first user."""
 

@@ -13,14 +13,15 @@ The few weights were chosen on the validation split of Prime Pantry (`benchmarks
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
 
 from pad_jax.data.dataset import Dataset, Split
+from pad_jax.evaluation import popularity
 from pad_jax.evaluation.metrics import MOST_K
 from pad_jax.text.lexical import Lexicon, unit_sparse, with_padding
 from pad_jax.text.transform import unit, whiten
@@ -39,37 +40,100 @@ DISTANCES = (1.0, 0.5, 0.25)
 DECAY = 0.6
 EXPONENT = 1.0
 _CELLS = 1 << 22  # scores that are in memory at once
+_SEEN, _FEW = 10, 1024  # the places that `popularity.SHOWN` are of; items that are looked at first
 #: From the latest events [B, L] of B users to a function of a user's number among them: the scores [I] of all items.
 Score = Callable[[Int[np.ndarray, "B L"]], Callable[[int], Float[np.ndarray, " I"]]]
+
+
+class RankedBaseline(NamedTuple):
+    """By split: the rank of every user's target, and that under each of `betas` of the popularity dial, where infinity
+    says that it is not among the first `_SEEN`."""
+
+    betas: tuple[float, ...]
+    ranks: dict[str, Float[np.ndarray, " U"]]
+    over: dict[str, Float[np.ndarray, "U G"]]
 
 
 def baseline_ranks(
     dataset: Dataset, splits: Mapping[str, Split], text: Float[np.ndarray, "I E"] | scipy.sparse.csr_matrix | None
 ) -> dict[str, dict[str, Float[np.ndarray, " U"]] | None]:
-    """The rank of every user's target in each split under each of `BASELINES`; None where a text table would be needed.
+    """`RankedBaseline.ranks` alone, see `ranked_baselines`."""
+    return {name: found and found.ranks for name, found in ranked_baselines(dataset, splits, text, ()).items()}
+
+
+def ranked_baselines(
+    dataset: Dataset,
+    splits: Mapping[str, Split],
+    text: Float[np.ndarray, "I E"] | scipy.sparse.csr_matrix | None,
+    grid: Sequence[float] = popularity.GRID,
+) -> dict[str, RankedBaseline | None]:
+    """Every user's target in each split under each of `BASELINES`; None where a text table would be needed.
 
     Sparse rows of `text`, those of the words, have no `whitened`: that takes every direction of the vectors, and words
-    have as many as there are titles. The history is masked, ties share the mean rank.
+    have as many as there are titles. The history is masked, ties share the mean rank. The unit of `grid` is of users of
+    the first split, see `popularity.betas`.
     """
-    scores = scores_of(dataset, text)
-    names = [name for name, weights in BASELINES.items() if set(weights) <= set(scores)]
-    found: dict[str, Any] = {name: {} if name in names else None for name in BASELINES}
-    needed = {part: scores[part] for name in names for part in BASELINES[name]}
+    scores, counts = scores_of(dataset, text), dataset.counts
+    sums = {name: weights for name, weights in BASELINES.items() if set(weights) <= set(scores)}
+    betas: dict[str, tuple[float, ...]] = dict.fromkeys(sums, ())
+    if grid:
+        some = popularity.sample(next(iter(splits.values())))
+        deviation = {name: np.zeros(len(some.target)) for name in sums}
+        for user, rows in _scored(sums, scores, some, len(counts)):
+            for name, row in rows.items():
+                deviation[name][user] = row[1:].std()
+        betas = {name: popularity.betas(deviation[name], counts, grid) for name in sums}
+    dials = {name: _Dial(betas[name], counts) for name in sums}
+    found = {name: RankedBaseline(betas[name], {}, {}) for name in sums}
     for place, split in splits.items():
-        ranks = {name: np.zeros(len(split.target)) for name in names}
-        for rows in blocks_of(split, dataset.items + 1):
-            made = {part: score(split.inputs[rows]) for part, score in needed.items()}
-            history = split.history[rows]
-            for user, target in enumerate(split.target[rows]):
-                row = {part: of(user) for part, of in made.items()}
-                for name in names:
-                    total = sum_of(
-                        row[part] if w == 1 else np.float32(w) * row[part] for part, w in BASELINES[name].items()
-                    )
-                    ranks[name][rows.start + user] = rank_in(total, target, history[user])
-        for name in names:
-            found[name][place] = ranks[name]
-    return found
+        for name in sums:
+            found[name].ranks[place] = np.zeros(len(split.target))
+            found[name].over[place] = np.zeros((len(split.target), len(betas[name])))
+        for user, rows in _scored(sums, scores, split, len(counts)):
+            target, left_out = split.target[user], _left_out(split.history[user])
+            for name, row in rows.items():
+                found[name].ranks[place][user] = _rank(row, target, left_out)
+                if grid:
+                    found[name].over[place][user] = dials[name].ranks(row, target, left_out)
+    return {name: found.get(name) for name in BASELINES}
+
+
+def _scored(
+    sums: Mapping[str, Mapping[str, float]], scores: Mapping[str, Score], split: Split, items: int
+) -> Iterator[tuple[int, dict[str, Float[np.ndarray, " I"]]]]:
+    """Each user of a split, and the scores of all items under each of `sums`."""
+    needed = {part: scores[part] for weights in sums.values() for part in weights}
+    for rows in blocks_of(split, items):
+        made = {part: score(split.inputs[rows]) for part, score in needed.items()}
+        for user in range(len(split.inputs[rows])):
+            row = {part: of(user) for part, of in made.items()}
+            yield (
+                rows.start + user,
+                {
+                    name: sum_of(row[part] if w == 1 else np.float32(w) * row[part] for part, w in weights.items())
+                    for name, weights in sums.items()
+                },
+            )
+
+
+class _Dial:
+    """The popularity dial at some betas. Most targets are far behind: where more of a few items are ahead of one than
+    `_SEEN` and the history together, nobody has to look at the others."""
+
+    def __init__(self, betas: Sequence[float], counts: Int[np.ndarray, " I"]):
+        self.offsets = popularity.offset(betas, counts)
+        self.few = slice(1, None, max(len(counts) // _FEW, 1))
+        self.of_few = self.offsets[:, self.few].copy()
+
+    def ranks(self, scores: Float[np.ndarray, " I"], target: Any, left_out: Int[np.ndarray, " H"]) -> list[float]:
+        """`rank_in` under each beta; infinity behind the first `_SEEN`."""
+        ranks = [np.inf] * len(self.offsets)
+        own = self.offsets[:, target] + scores[target]
+        ahead = (self.of_few + scores[self.few] > own[:, None]).sum(axis=1)
+        for g in np.flatnonzero(ahead <= _SEEN + len(left_out)):
+            rank = _rank(scores + self.offsets[g], target, left_out)
+            ranks[g] = rank if rank <= _SEEN else np.inf
+        return ranks
 
 
 def scores_of(dataset: Dataset, text: Float[np.ndarray, "I E"] | scipy.sparse.csr_matrix | None) -> dict[str, Score]:
@@ -177,11 +241,17 @@ def ranks_in(
 
 
 def rank_in(scores: Float[np.ndarray, " I"], target: Any, history: Int[np.ndarray, " H"]) -> float:
-    """1 + #higher + #equal / 2 among the items that are not in the history (0 is padding, and no item, too).
+    """1 + #higher + #equal / 2 among the items that are not in the history (0 is padding, and no item, too)."""
+    return _rank(scores, target, _left_out(history))
 
-    What is counted once over all items is corrected by the few that are no candidates: nothing is copied.
-    """
-    left_out = np.append(history[history > 0], 0)
+
+def _left_out(history: Int[np.ndarray, " H"]) -> Int[np.ndarray, " _"]:
+    """The items that are no candidates."""
+    return np.append(history[history > 0], 0)
+
+
+def _rank(scores: Float[np.ndarray, " I"], target: Any, left_out: Int[np.ndarray, " _"]) -> float:
+    """`rank_in`: what is counted once over all items is corrected by the few that are left out; nothing is copied."""
     if (left_out == target).any():
         return float(max(len(scores) - len(left_out), MOST_K) + 1)
     own, others = scores[target], scores[left_out]

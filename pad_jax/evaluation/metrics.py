@@ -69,6 +69,15 @@ class EvalSettings:
         choices=("next", "all"),
     )
 
+    popularity: float | str = setting(
+        0.0,
+        "beta in score + beta * log(1 + training count) of ranks and lists, not of early stopping; `valid`: of a grid "
+        "of betas the best one on validation",
+        "O",
+        above=-1e6,
+        below=1e6,
+        choices=("valid",),
+    )
     serve: str = setting("best", "phase that `model/` is of: `best` on validation, `last`, or a phase's name", "O")
 
     def check(self, config: Config) -> None:
@@ -130,10 +139,17 @@ def _metrics(config: Config, ranks: Float[np.ndarray, " U"], items: int, lists: 
             for k in config.eval.ks:
                 found[f"{name}@{k}"] = _mean(name, metric.value(lists, min(k, items)), ranks) if len(ranks) else None
             continue
-        for k in config.eval.ks if metric.at_k else (items,):
-            key = f"{name}@{k}" if metric.at_k else name
-            found[key] = _mean(name, np.asarray(metric.value(ranks, k)), ranks) if len(ranks) else None
+        for key in (f"{name}@{k}" for k in config.eval.ks) if metric.at_k else (name,):
+            found[key] = of_ranks(key, ranks, items)
     return found | {"users": len(ranks)}
+
+
+def of_ranks(key: str, ranks: Float[np.ndarray, " U"], items: int) -> float | None:
+    """The mean of a metric by its name in results, as `nDCG@10` or `MRR`; None without users."""
+    name, _, k = key.partition("@")
+    metric = METRICS[name]
+    assert isinstance(metric, Metric)
+    return _mean(name, np.asarray(metric.value(ranks, int(k or items))), ranks) if len(ranks) else None
 
 
 def _mean(name: str, value: Any, ranks: Float[np.ndarray, " U"]) -> float | None:

@@ -18,7 +18,7 @@ from pad_jax.errors import UserError
 from pad_jax.evaluation.significance import bootstrap_interval
 from pad_jax.report.groups import METRICS, RunGroup
 from pad_jax.report.markdown import row
-from pad_jax.report.page import Page, add_curves
+from pad_jax.report.page import Page, add_curves, add_trade_off
 from pad_jax.report.table import GROUPS, LABELS, cells, header
 
 
@@ -72,6 +72,9 @@ def draw(path: Path, text: str, groups: list[RunGroup]) -> None:
             page.table([""] * (len(lines[2]) - len(lines[0])) + lines[0], lines[2:])
         else:
             page.text(block)
+    known = groups[0].results[0]["baselines"]
+    baselines = {LABELS[name]: found["test"] for name, found in known.items() if found}
+    add_trade_off(page, {group.label: group.metrics("all") for group in groups}, baselines)
     add_curves(page, {group.label: group for group in groups})
     page.write(path.parent, path.stem)
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from pad_jax import sealed
 from pad_jax.errors import UserError
+from pad_jax.evaluation import popularity
 from pad_jax.evaluation.metrics import hit_ratio, ndcg
 from pad_jax.report.table import GROUPS
 from pad_jax.sealed import DamagedError
@@ -34,7 +35,10 @@ class RunGroup:
             raise UserError(f"{', '.join(map(str, paths))}: a seed appears twice; name each run once")
         first, self.dataset = self.results[0], identities[0]["dataset_sha256"]
         self.phase = list(first["phases"])[-1]
-        self.name = f"{first['method']} ({first['backbone']}, {first['loss']}, recipe {first['recipe']}, {self.phase})"
+        asked = popularity.asked(first["phases"][self.phase])
+        parts = [first["backbone"], first["loss"], f"recipe {first['recipe']}", self.phase]
+        parts += [f"popularity {asked}"] if asked else []
+        self.name = f"{first['method']} ({', '.join(parts)})"
         self.label = f"{self.name}, {len(paths)} seed{'s' if len(paths) > 1 else ''}"
 
     @staticmethod
@@ -50,7 +54,9 @@ class RunGroup:
         """What runs of one group share: everything but the seed and where things are."""
         identity = read_config(path) | {"of": ""}
         config = {n: v for n, v in identity["config"].items() if changes_results(n) and n != "seed"}
-        return identity | {"config": config, "phases": list(read_results(path)["phases"])}
+        phases = read_results(path)["phases"]
+        dial = [popularity.asked(phase) for phase in phases.values()]
+        return identity | {"config": config, "phases": list(phases), "popularity": dial}
 
     def by_seed(self, metric: str) -> dict[int, Float[np.ndarray, " U"]]:
         """The metric of every user's test target under each seed."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pad_jax.files import write_atomically
 from pad_jax.report.groups import RunGroup
 from pad_jax.report.markdown import plain, row
@@ -112,6 +114,54 @@ def add_curves(page: Page, groups: Mapping[str, RunGroup]) -> None:
 def _lower(heading: re.Match[str]) -> str:
     level = int(heading[1]) + 1
     return f"<h{level}>{heading[2]}</h{level}>"
+
+
+def add_trade_off(
+    page: Page, methods: Mapping[str, Sequence[Mapping[str, Any]]], baselines: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Warm against cold items as the popularity dial turns; nothing where no results have the curve, or no users both.
+
+    `methods` are metrics of a split for each seed, `baselines` of their one run.
+    """
+    from pad_jax.report import plots  # slow to import
+
+    tests = [*(seeds[0] for seeds in methods.values()), *baselines.values()]
+    users = {group: tests[0]["by_frequency"][group]["users"] for group in ("warm", "cold", "unseen")}
+    colder = {"cold": ("cold",), "cold and unseen": ("cold", "unseen")}
+    if not users["unseen"]:
+        colder.pop("cold and unseen")
+    panels = {}
+    for title, groups in colder.items():
+        if users["warm"] and all(users[group] for group in groups):
+            sizes = [users[group] for group in groups]
+            lines = {name: _line(seeds, groups, sizes) for name, seeds in methods.items()}
+            lines |= {name: _line([test], groups, sizes) for name, test in baselines.items()}
+            panels[title] = {name: line for name, line in lines.items() if line is not None}
+    if not any(panels.values()):
+        return
+    page.heading("Warm against cold items")
+    page.text(
+        "nDCG@10 on users whose target is warm against that on the others, while beta of score + beta * log(1 + "
+        "training count) goes through a grid in units of each scorer: a small dot for each beta, a large mark where it "
+        "is 0; towards the right it rises. A line above another is better whatever beta is chosen. A mean over seeds; "
+        "baselines are dashed."
+    )
+    drawn = plots.trade_off(panels, set(baselines))
+    page.picture("popularity", drawn, "nDCG@10 of warm items against colder ones, over the popularity dial.")
+
+
+def _line(
+    tests: Sequence[Mapping[str, Any]], groups: Sequence[str], users: Sequence[int]
+) -> tuple[np.ndarray, int] | None:
+    """(nDCG@10 of warm items and of users of `groups` together, in percent [G, 2], the place of beta 0); None where
+    results have no curve, or seeds have other grids."""
+    curves = [test.get("by_popularity", ()) for test in tests]
+    if not curves[0] or len({len(curve) for curve in curves}) > 1:
+        return None
+    parts = [[[p["by_frequency"][g]["nDCG@10"] for g in ("warm", *groups)] for p in curve] for curve in curves]
+    mean = 100 * np.mean(parts, axis=0)
+    other = np.average(mean[:, 1:], axis=1, weights=users)
+    return np.stack([mean[:, 0], other], axis=1), [point["beta"] for point in curves[0]].index(0)
 
 
 def _inline(text: str) -> str:

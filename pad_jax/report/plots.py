@@ -1,6 +1,6 @@
 """Pictures of results; colours and marks that people who are colour-blind can tell apart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -124,6 +124,39 @@ def learning_curves(
     ]
     figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
     return _done(figure)
+
+
+def trade_off(panels: Mapping[str, Mapping[str, tuple[np.ndarray, int]]], dashed: Collection[str]) -> Any:
+    """A panel for each entry, y being of the users that it names: a line [G, 2] of each scorer with a small dot at each
+    point and a large mark at one; those in `dashed` are grey."""
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    figure, axes = plt.subplots(1, len(panels), figsize=(1.5 + 5.6 * len(panels), 5.2), sharex=True, squeeze=False)
+    plain = [name for name in names if name not in dashed]
+    styles: dict[str, dict[str, Any]] = {}
+    for number, name in enumerate([*plain, *(name for name in names if name in dashed)]):
+        number -= len(plain) if name in dashed else 0
+        again, place = divmod(number, len(COLOURS))  # a second round of colours has open marks
+        colour = "#808080" if name in dashed else COLOURS[place]
+        filled = name not in dashed and again % 2 == 0
+        styles[name] = {"color": colour, "marker": MARKS[place], "markerfacecolor": colour if filled else "white"}
+        styles[name] |= {"linestyle": "--" if name in dashed else ("-", "-.")[again % 2]}
+        styles[name] |= {"linewidth": 1.0 if name in dashed else 1.6}
+    for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
+        for name in (name for name in reversed(styles) if name in lines):
+            points, zero = lines[name]
+            line = {n: styles[name][n] for n in ("color", "linestyle", "linewidth")}
+            axis.plot(*points.T, marker=".", markersize=4, **line)
+            axis.plot(*points[zero], linestyle="", markersize=8, **{n: styles[name][n] for n in _MARK})
+        axis.set_xlabel("nDCG@10 of warm items, %")
+        axis.set_ylabel(f"nDCG@10 of {title} items, %")
+        axis.set_xlim(left=0)
+        axis.set_ylim(bottom=0)
+    handles = [plt.Line2D([], [], label=name, markersize=7, **style) for name, style in styles.items()]
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    return _done(figure)
+
+
+_MARK = ("color", "marker", "markerfacecolor")
 
 
 def distributions(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, columns: int = 4, bins: int = 80) -> Any:

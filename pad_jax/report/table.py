@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pad_jax.evaluation import popularity
 from pad_jax.report.markdown import plain, row
 
 GROUPS = ("all", "warm", "median", "cold", "unseen")
@@ -47,7 +48,8 @@ def _phases(results: Mapping[str, Any], split: str) -> Rows:
         label = f"{title} ({name})" if last else f"{title}, phase {name}"
         if name == "pretrain" and method in ("sasrec", "smem", "staged", "pad"):
             label = f"{backbone}, IDs only" + ("" if method == "sasrec" else f" ({method}'s phase 1)")
-        table.append((label, phase[split]))
+        beta = popularity.beta_of(phase)
+        table.append((f"{label}, popularity {beta:+.3g}" if beta else label, phase[split]))
     return table
 
 

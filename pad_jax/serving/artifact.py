@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ class Artifact:
     identity: Mapping[str, Any] = field(default_factory=dict)  # what `save` was told
     trained: int | None = None  # items that training knew, which stand first; None: all
     retired: frozenset[str] = frozenset()  # items that no list has
+    popularity: float = 0.0  # beta of what lists and ranks add to the score, beta * log(1 + training count)
 
     @property
     def run(self) -> str:
@@ -73,6 +75,7 @@ class Artifact:
         item_ids: Sequence[str],
         titles: Sequence[str],
         text: Text,
+        popularity: float = 0.0,
     ) -> "Artifact":
         """The model of trained parameters.
 
@@ -83,13 +86,15 @@ class Artifact:
             item_ids: of all items, in their order.
             titles: likewise.
             text: of the run's text table.
+            popularity: beta of the popularity dial.
         """
         vectors, gates = jax.tree.map(np.asarray, jax.jit(scorer.catalogue)(params, data))
         kept = _used(params, scorer.experts)
         tables = jax.tree.map(np.asarray, params.get("tables", {}))
         arrays = {e: {name: data.arrays[e][name] for name in EXPERTS[e].kept} for e in scorer.experts}
         arrays = jax.tree.map(np.asarray, arrays)
-        return cls(scorer, kept, item_ids, titles, vectors, gates, text, np.asarray(data.counts), tables, arrays)
+        known = np.asarray(data.counts), tables, arrays
+        return cls(scorer, kept, item_ids, titles, vectors, gates, text, *known, popularity=popularity)
 
     def save(
         self,
@@ -120,6 +125,7 @@ class Artifact:
             "identity": identity,
             "experts": scorer.experts,
             "gate": scorer.gate,
+            "popularity": self.popularity,
             "parts": parts(scorer, self.text),
             **about_text,
             "config": as_dict(scorer.config),
@@ -186,6 +192,7 @@ class Artifact:
                 dict(about.get("identity", {})),
                 about.get("trained"),
                 frozenset(about.get("retired", ())),
+                float(about.get("popularity", 0.0)),
             )
             found._check()
             return found
@@ -220,6 +227,7 @@ class Artifact:
         arrays.append((self.gates, (rows, len(experts)), "f"))
         arrays += [] if self.counts is None else [(self.counts, (rows,), "i")]
         fine = all(x.shape == shape and x.dtype.kind == kind for x, shape, kind in arrays)
+        fine = fine and math.isfinite(self.popularity) and (self.counts is not None or not self.popularity)
         if not fine or len(self.titles) != rows - 1 or not all(isinstance(i, str) for i in self.item_ids):
             raise ValueError("its arrays and its items do not fit together")
 

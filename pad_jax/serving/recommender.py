@@ -27,6 +27,7 @@ from pad_jax.data.table import event_columns, read_events
 from pad_jax.data.tables import as_id
 from pad_jax.errors import UserError
 from pad_jax.evaluation.metrics import summarize
+from pad_jax.evaluation.popularity import offset as popularity_offset
 from pad_jax.evaluation.ranking import ranks_of
 from pad_jax.files import check_name, write_atomically
 from pad_jax.models.experts import EXPERTS
@@ -149,7 +150,7 @@ class Model:
         fine = [row for row, error in enumerate(errors) if not error]
         offset = self._offset
         if popularity:
-            offset = offset + popularity * np.log1p(self._counts().astype(np.float32))
+            offset = offset + popularity_offset(popularity, self._counts())
         if items is not None and of_rows is None:
             offset = np.where(np.isin(np.arange(len(offset)), allowed), offset, -np.inf)
         if of_exclude is None:
@@ -254,7 +255,7 @@ class Model:
             raise UserError(next(error for error in errors if error))
         padded = np.zeros(1 << max(len(found) - 1, 0).bit_length(), np.int32)  # few shapes, each compiled once
         padded[: len(found)] = [number or 0 for number in found]
-        numbers, scores = (np.asarray(x)[: len(found)] for x in nearest(directions, padded, self._offset, k))
+        numbers, scores = (np.asarray(x)[: len(found)] for x in nearest(directions, padded, self._gone, k))
         scores = np.where(padded[: len(found), None] > 0, scores, -np.inf)
         numbers = np.where(np.isfinite(scores), numbers, 0)
         ids, titles = self._names
@@ -267,7 +268,7 @@ class Model:
         Raises UserError for a model of an earlier version, which has no counts.
         """
         counts = self._counts()[1:]
-        listed = np.flatnonzero(np.isfinite(self._offset[1:]))
+        listed = np.flatnonzero(np.isfinite(self._gone[1:]))
         items = 1 + listed[np.argsort(-counts[listed], kind="stable")][None, :k]
         ids, titles = self._names
         experts = np.full(items.shape, FALLBACK, object)
@@ -301,7 +302,8 @@ class Model:
         Raises UserError for a model with an expert whose score is no inner product.
         """
         self._check_vectors()
-        return np.asarray(self._items.vectors)[1:]
+        vectors = np.asarray(self._items.vectors)[1:]
+        return np.column_stack([vectors, self._popular[1:]]) if self.artifact.popularity else vectors
 
     def user_vectors(self, histories: Sequence[Sequence[str]]) -> Float[np.ndarray, "B F"]:
         """One vector per history. Raises UserError as `recommend` and `item_vectors`."""
@@ -309,7 +311,8 @@ class Model:
         known = self._strictly(histories)
         joined = self.artifact.scorer.joined
         parts = [np.asarray(joined(encoded.users))[: len(rows)] for rows, encoded in self._batches(known)]
-        return np.concatenate(parts) if parts else np.zeros((0, self._items.vectors.shape[1]), np.float32)
+        vectors = np.concatenate(parts) if parts else np.zeros((0, self._items.vectors.shape[1]), np.float32)
+        return np.pad(vectors, ((0, 0), (0, 1)), constant_values=1) if self.artifact.popularity else vectors
 
     def save_vectors(self, path: str | Path) -> None:
         """`item_vectors` as tensor `items` of a safetensors file, whose header has the item ids as JSON."""
@@ -572,10 +575,21 @@ class Model:
         return self.artifact.counts
 
     @cached_property
-    def _offset(self) -> Float[np.ndarray, " I"]:
-        """What is added to the score of every item: -inf to those that are retired."""
+    def _gone(self) -> Float[np.ndarray, " I"]:
+        """-inf for items that are retired, else 0."""
         gone = np.array([False, *(item in self.artifact.retired for item in self.item_ids)])
         return np.where(gone, np.float32(-np.inf), np.float32(0))
+
+    @cached_property
+    def _popular(self) -> Float[np.ndarray, " I"]:
+        """What the model's popularity dial adds to the score of every item."""
+        beta = self.artifact.popularity
+        return popularity_offset(beta, self._counts()) if beta else np.zeros_like(self._gone)
+
+    @cached_property
+    def _offset(self) -> Float[np.ndarray, " I"]:
+        """What is added to the score of every item."""
+        return self._popular + self._gone
 
     @cached_property
     def _of_users(self) -> dict[str, int]:

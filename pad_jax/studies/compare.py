@@ -10,7 +10,7 @@ from pad_jax.data.dataset import HISTORY_GROUPS
 from pad_jax.evaluation.significance import paired_t_test
 from pad_jax.methods import METHODS, registry
 from pad_jax.report.groups import RunGroup
-from pad_jax.report.page import Page
+from pad_jax.report.page import Page, add_trade_off
 from pad_jax.report.table import GROUPS, LABELS, METHOD_LABELS, number
 from pad_jax.settings import Config
 from pad_jax.studies.claims import UNTESTED, Claim, above, claims_table, judged
@@ -108,7 +108,9 @@ def report(study: Study) -> Page:
     page.picture(
         "methods", plots.ranking_bars(list(groups), values, lines), "Mean over seeds; strokes are single seeds."
     )
-    found = claims(groups, {LABELS[name]: 100 * test["nDCG@10"] for name, test in known.items()})
+    tests = {LABELS[name]: test for name, test in known.items()}
+    add_trade_off(page, {name: group.metrics("all") for name, group in groups.items()}, tests)
+    found = claims(groups, {name: 100 * test["nDCG@10"] for name, test in tests.items()})
     claims_table(page, found, len(study.config.study.seeds))
     return page
 

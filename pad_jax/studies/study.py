@@ -175,7 +175,9 @@ class Study:
             f"Dataset {c.dataset}, recipe `{c.recipe}`, loss `{c.loss}`, {seeds_in_words(c.study.seeds)}; text encoder "
             f"{', '.join(sorted(encoders)) or '-'}, transform `{c.text.transform}`. Metrics are of the test split, in "
             "percent, over all items that the user has not met; each run is the checkpoint of its best epoch on the "
-            "validation split. Made by"
+            "validation split. "
+            + (f"Scores have the popularity dial at `{c.eval.popularity}`. " if c.eval.popularity else "")
+            + "Made by"
         )
         page.code(self.command)
         machines = {r["machine"] for r in results if "machine" in r}

@@ -18,6 +18,7 @@ from pad_jax import parallel, sealed
 from pad_jax.console import say
 from pad_jax.environment import machine, versions
 from pad_jax.errors import UserError
+from pad_jax.evaluation import popularity
 from pad_jax.files import sweep, write_atomically, writing
 from pad_jax.sealed import FORMAT, DamagedError
 from pad_jax.settings import Config, as_before, as_dict, canonical, dotted, put, restored
@@ -25,6 +26,7 @@ from pad_jax.workdir.results import CURE, read_ranks, read_results, read_summary
 
 #: Fields that say where things are and not what is computed: a workdir may be continued with others.
 PLACES = ("job", "data.path", "text.table", "text.batch", "eval.batch", "eval.serve")
+_OF_RANKING = ("eval.popularity",)  # results say which; a finished run is ranked again with another
 _GONE = ("experts.freeze_carried", "experts.supervise", "experts.id_scale")  # before 0.7
 _OTHER_JOBS = ("recommend.", "search.", "study.", "tune.")
 REFIT = "refit"  # folder in a workdir: the same method on all events, a workdir itself
@@ -33,7 +35,7 @@ _IN_THE_DATA = "table."  # whatever it changes, the dataset's own identity says
 
 def changes_results(name: str) -> bool:
     """Whether runs that differ in the configuration's field `name` are runs of different things."""
-    return name not in (*PLACES, *_GONE) and not name.startswith((*_OTHER_JOBS, _IN_THE_DATA))
+    return name not in (*PLACES, *_OF_RANKING, *_GONE) and not name.startswith((*_OTHER_JOBS, _IN_THE_DATA))
 
 
 def run_name(config: Config) -> str:
@@ -74,10 +76,11 @@ def differences(path: Path, config: Config, leaving: Iterable[str] = ()) -> dict
 def settings_of(path: Path, config: Config, given: Iterable[str]) -> Config:
     """The configuration of a workdir, for a job that works with what was trained there.
 
-    Fields that change no result come from `config` where they are set there. Raises UserError for one of `given`, what
-    the command line sets, that says otherwise of a field that does.
+    Fields that change no result come from `config` where they are set there, and so does `eval.popularity`, which is
+    otherwise what the run was last ranked with. Raises UserError for one of `given`, what the command line sets, that
+    says otherwise of a field that does.
     """
-    there = read_config(path)["config"]
+    there = read_config(path)["config"] | {"eval.popularity": _popularity(path)}
     ours = dotted(as_dict(config))
     other = [n for n in given if changes_results(n) and n in ours and json.loads(json.dumps(ours[n])) != there.get(n)]
     if other:
@@ -94,6 +97,13 @@ def settings_of(path: Path, config: Config, given: Iterable[str]) -> Config:
     for name, value in tree.items():
         put(nested, name, value)
     return restored(nested)
+
+
+def _popularity(path: Path) -> float | str:
+    with contextlib.suppress(DamagedError):  # which the job `evaluate` mends
+        for phase in reversed(read_results(path).get("phases", {}).values()):
+            return popularity.asked(phase)
+    return read_config(path)["config"]["eval.popularity"]
 
 
 def run_of(config: Config, given: Iterable[str], train: str) -> Path:
