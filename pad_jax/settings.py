@@ -297,7 +297,10 @@ def _checked(name: str, value: Any, kind: Any, _: Any, spec: Spec) -> Any:
         element = typing.get_args(kind)[0] if several else kind
         if not _is_a(part, element):
             raise UserError(f"config.{name} must be {_words(kind)}, not {value!r}")
-        if spec.choices and (isinstance(part, str) or not isinstance(element, types.UnionType)):
+        if spec.choices and element == float | str:
+            if isinstance(part, str) and part not in spec.names():
+                raise UserError(f"config.{name} must be a number or one of {', '.join(spec.names())}, not {value!r}")
+        elif spec.choices:
             check_choice(name, part, spec.names())
         if isinstance(part, str) and ("\0" in part or (not part.isprintable() and not _is_unicode(part))):
             raise UserError(f"config.{name} must be Unicode without NUL, not {value!r}")

@@ -106,6 +106,9 @@ def test_a_setting_of_any_value_is_taken_or_one_line(data):
         ("table.user", 3, "must be text"),
         ("experts.copy_encoder", 1, "must be True or False"),
         ("train.select", "HR@11", "is unknown"),
+        ("eval.popularity", "vald", "must be a number or one of valid, not 'vald'"),
+        ("eval.popularity", (1.0,), "must be a number or text, not (1.0,)"),
+        ("eval.popularity", 1e6, "must be above -1000000.0, below 1000000.0"),
     ],
 )
 def test_bad_values_are_one_line(field, value, message):
@@ -213,3 +216,26 @@ def test_the_command_line_wins_over_the_file(tmp_path):
     assert parsed("--config.loss=ce") == ("ce", 3, "best")
     assert parsed("--config.sasrec.blocks=4") == ("bce", 4, "best")
     assert parsed("--config.recipe=paper") == ("bce", 3, "paper")
+
+
+def test_a_number_or_a_text(tmp_path):
+    """In a file and on the command line, whatever the default's type; a copy of the file's result keeps it so."""
+    file = tmp_path / "mine.py"
+    code = "from pad_jax.config import config_dict\n\ndef get_config(job='all'):\n"
+    for written, said, expected in (
+        (0.5, None, 0.5),
+        ("valid", None, "valid"),
+        (2, "valid", "valid"),
+        ("valid", -1, -1),
+    ):
+        file.write_text(f"{code}    c = config_dict('demo', job)\n    c.eval.popularity = {written!r}\n    return c\n")
+        flags = [] if said is None else [f"--config.eval.popularity={said}"]
+        found = cli.parse(["main.py", f"--config={file}", *flags]).config.eval.popularity
+        assert found == expected
+        assert type(found) is (str if isinstance(expected, str) else float)
+    config = config_dict("demo")
+    other = copy.deepcopy(config)
+    other.eval.popularity = "valid"
+    assert (resolve(other).eval.popularity, resolve(config).eval.popularity) == ("valid", 0.0)
+    with pytest.raises(UserError, match=r"config\.eval\.popularity cannot be a dictionary"):
+        cli.parse(["main.py", "--config=demo", "--config.eval.popularity={}"])

@@ -99,7 +99,7 @@ def ranked_baselines(
 
 
 def _scored(
-    sums: Mapping[str, Mapping[str, float]], scores: Mapping[str, Score], split: Split, items: int
+    sums: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Score], split: Split, items: int
 ) -> Iterator[tuple[int, dict[str, Float[np.ndarray, " I"]]]]:
     """Each user of a split, and the scores of all items under each of `sums`."""
     needed = {part: scores[part] for weights in sums.values() for part in weights}

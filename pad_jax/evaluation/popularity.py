@@ -39,11 +39,10 @@ def betas(
 
     `deviation` is the standard deviation of each user's scores over all items; 0, all scores alike, takes no part.
     """
-    spread = np.log1p(counts[1:]).std()
     told = deviation[np.isfinite(deviation) & (deviation > 0)]
-    if not spread or not len(told):
-        return (0.0,) if grid else ()
-    unit = float(np.median(told) / spread)
+    if not len(told) or (counts[1:] == counts[1]).all():
+        return (0.0,)
+    unit = float(np.median(told) / np.log1p(counts[1:]).std())
     return tuple(float(f"{times * unit:.4g}") for times in grid)
 
 

@@ -130,33 +130,29 @@ def trade_off(panels: Mapping[str, Mapping[str, tuple[np.ndarray, int]]], dashed
     """A panel for each entry, y being of the users that it names: a line [G, 2] of each scorer with a small dot at each
     point and a large mark at one; those in `dashed` are grey."""
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    figure, axes = plt.subplots(1, len(panels), figsize=(1.5 + 5.6 * len(panels), 5.2), sharex=True, squeeze=False)
-    plain = [name for name in names if name not in dashed]
-    styles: dict[str, dict[str, Any]] = {}
-    for number, name in enumerate([*plain, *(name for name in names if name in dashed)]):
-        number -= len(plain) if name in dashed else 0
-        again, place = divmod(number, len(COLOURS))  # a second round of colours has open marks
-        colour = "#808080" if name in dashed else COLOURS[place]
-        filled = name not in dashed and again % 2 == 0
-        styles[name] = {"color": colour, "marker": MARKS[place], "markerfacecolor": colour if filled else "white"}
-        styles[name] |= {"linestyle": "--" if name in dashed else ("-", "-.")[again % 2]}
-        styles[name] |= {"linewidth": 1.0 if name in dashed else 1.6}
+    figure, axes = plt.subplots(1, len(panels), figsize=(5.8 * len(panels), 5.4), sharex=True, squeeze=False)
+    lines_of, marks_of = {}, {}
+    for number, name in enumerate(sorted(names, key=lambda name: name in dashed)):
+        baseline = name in dashed
+        again, place = divmod(number - baseline * (len(names) - len(set(dashed) & set(names))), len(COLOURS))
+        colour = "#808080" if baseline else COLOURS[place]
+        face = "white" if baseline or again else colour  # a second round of colours has open marks
+        style = "--" if baseline else ("-", "-.", ":")[again % 3]
+        lines_of[name] = {"color": colour, "linestyle": style, "linewidth": 1.0 if baseline else 1.6}
+        marks_of[name] = {"color": colour, "marker": MARKS[place], "markerfacecolor": face, "markersize": 8}
     for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
-        for name in (name for name in reversed(styles) if name in lines):
-            points, zero = lines[name]
-            line = {n: styles[name][n] for n in ("color", "linestyle", "linewidth")}
-            axis.plot(*points.T, marker=".", markersize=4, **line)
-            axis.plot(*points[zero], linestyle="", markersize=8, **{n: styles[name][n] for n in _MARK})
+        for name, (points, zero) in lines.items():
+            above = 2 if name in dashed else 3
+            axis.plot(*points.T, marker=".", markersize=4, zorder=above, **lines_of[name])
+            axis.plot(*points[zero], linestyle="", zorder=2 + above, clip_on=False, **marks_of[name])
         axis.set_xlabel("nDCG@10 of warm items, %")
         axis.set_ylabel(f"nDCG@10 of {title} items, %")
         axis.set_xlim(left=0)
         axis.set_ylim(bottom=0)
-    handles = [plt.Line2D([], [], label=name, markersize=7, **style) for name, style in styles.items()]
-    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    handles = [plt.Line2D([], [], label=name, **(marks_of[name] | lines_of[name])) for name in lines_of]
+    legend = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False, "alignment": "left"}
+    figure.legend(handles=handles, title="mark: beta 0", **legend)
     return _done(figure)
-
-
-_MARK = ("color", "marker", "markerfacecolor")
 
 
 def distributions(panels: Mapping[str, Mapping[str, np.ndarray]], xlabel: str, columns: int = 4, bins: int = 80) -> Any:

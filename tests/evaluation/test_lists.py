@@ -110,8 +110,9 @@ def test_lists_are_the_best_items_that_were_not_met(dataset, text):
     params = jax.tree.map(np.asarray, s.fresh(s.phase("finetune")))
     split = dataset.split("test", 8)
     others = [split, dataset.split("valid", 8)]
-    ranks, lists = lister(scorer, 8, 30)(params, s.host, split, others)
+    ranks, lists, over, _ = lister(scorer, 8, 30)(params, s.host, split, others, np.zeros((2, 31), np.float32), None)
     np.testing.assert_array_equal(ranks, ranker(scorer, 8)(params, s.host, split))
+    np.testing.assert_array_equal(over, np.stack([ranks, ranks], axis=1))
     for user, row in enumerate(lists):
         met = set(split.history[user]) - {0}
         listed = [i for i in row if i]

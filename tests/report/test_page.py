@@ -1,6 +1,10 @@
 """A report in both of its forms."""
 
-from pad_jax.report.page import Page
+import re
+
+import numpy as np
+
+from pad_jax.report.page import Page, add_trade_off
 
 
 def test_a_page_in_both_forms(tmp_path):
@@ -44,3 +48,37 @@ def test_a_page_in_a_page(tmp_path):
     html = (tmp_path / "page.html").read_text()
     assert html.count("<h1>") == 1
     assert html.count("<h2>On ") == html.count("<h3>Bars") == 2
+
+
+def test_warm_against_cold(tmp_path, monkeypatch):
+    """Means over seeds; cold and unseen users together by their numbers; results without a curve have no line."""
+    from pad_jax.report import plots
+
+    def test(warm, cold, unseen, users=(5, 1, 2)):
+        groups = dict(zip(("warm", "cold", "unseen"), users, strict=True))
+        points = [
+            {"beta": b, "by_frequency": {g: {"nDCG@10": v and v + b / 10} for g, v in zip(groups, of, strict=True)}}
+            for b, of in ((-1.0, (warm, cold, unseen)), (0.0, (warm, cold, unseen)))
+        ]
+        return {"by_frequency": {g: {"users": n} for g, n in groups.items()}, "by_popularity": points}
+
+    drawn = []
+    monkeypatch.setattr(plots, "trade_off", lambda *x, made=plots.trade_off: drawn.append(x) or made(*x))
+    methods = {"mine": [test(0.5, 0.2, 0.4), test(0.7, 0.2, 0.4)], "old": [{"by_frequency": {}}]}
+    page = Page("Curves")
+    add_trade_off(page, methods, {"counts": test(0.3, 0.1, 0.2)})
+    written = page.write(tmp_path, "curves").read_text()
+    assert "Warm against cold items" in written
+    assert re.search(r"nDCG@10 of cold and unseen items", (tmp_path / "curves-popularity.svg").read_text())
+    ((panels, dashed),) = drawn
+    assert list(panels) == ["cold", "cold and unseen"]
+    assert dashed == {"counts"}
+    assert list(panels["cold"]) == ["mine", "counts"]
+    points, zero = panels["cold and unseen"]["mine"]
+    np.testing.assert_allclose(points, [[50, (10 + 2 * 30) / 3], [60, (20 + 2 * 40) / 3]])
+    assert zero == 1
+    for users, panel in (((5, 1, 0), ["cold"]), ((0, 1, 1), None), ((5, 0, 3), None)):
+        drawn.clear()
+        page = Page("Curves")
+        add_trade_off(page, {"mine": [test(0.5 if users[0] else None, 0.2, 0.2 if users[2] else None, users)]}, {})
+        assert [list(of[0]) for of in drawn] == ([panel] if panel else [])
