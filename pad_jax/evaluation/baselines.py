@@ -197,13 +197,6 @@ def _profile(inputs: Int[np.ndarray, "B L"], items: int) -> scipy.sparse.csr_mat
     return scipy.sparse.csr_matrix((weight, (user, inputs[user, place])), shape=(len(inputs), items))
 
 
-def cosine_of(text: Float[np.ndarray, "I E"]) -> Callable[[Any], Float[np.ndarray, "B I"]]:
-    """A function from items to their cosines with all items; items of the same vector are ties, to the last bit."""
-    rows, which = _distinct(text.astype(np.float32))
-    rows = unit(rows)
-    return lambda items: (rows[which[items]] @ rows.T)[:, which]
-
-
 def next_counts(dataset: Dataset) -> scipy.sparse.csr_matrix:
     """[I, I] float32: how often the column's item followed the row's in a training prefix, weighted by `DISTANCES`."""
     size = dataset.items + 1

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from pad_jax.data import pantry
+from pad_jax.data.dataset import from_sequences
 from pad_jax.evaluation import baselines
-from pad_jax.evaluation.baselines import BASELINES, baseline_ranks, cosine_of
+from pad_jax.evaluation.baselines import BASELINES, baseline_ranks, scores_of
 from pad_jax.evaluation.metrics import hit_ratio, ndcg
 from pad_jax.text import encode
 from pad_jax.text.lexical import Lexicon, with_padding
@@ -92,11 +93,15 @@ def test_blocks_change_nothing(dataset, text, monkeypatch):
 
 def test_items_of_the_same_vector_are_ties_of_the_text_scorers():
     """Exact ones, wherever they stand: a matrix product rounds the same row differently in different places."""
+    titles = [f"item {n}" for n in range(1, 1003)]
+    data = from_sequences("ties", titles, titles, ["u"], [np.arange(1, 1003)])
     table = np.random.default_rng(0).normal(size=(7, 384)).astype(np.float32)[np.arange(1003) % 7]
-    scores = cosine_of(table)(np.arange(200))
+    items = np.arange(1, 201)
+    of = scores_of(data, table)["cosine"](items[:, None])
+    scores = np.array([of(user) for user in range(200)])
     for first in range(7):
         assert (scores[:, first::7] == scores[:, [first]]).all()
-    np.testing.assert_allclose(scores.diagonal(), 1, atol=1e-6)
+    np.testing.assert_allclose(scores[items - 1, items], 1, atol=1e-6)
 
 
 # scorer -> HR@10, nDCG@10 in percent on valid and test, by a script of its own with dense matrices
