@@ -275,7 +275,7 @@ def as_job(
         pages = [page_of(study) for study in studies]
         name = max((study.name for study in studies), key=len)  # with a hash where some run has one
         if not any(pages):
-            say(f"\nno report yet: {unfinished(studies)}")
+            say("\nno report yet: no seed is finished of the rows that it needs")
             return
         page = pages[0]
         if front is not None and names:
@@ -345,7 +345,7 @@ def train(studies: Sequence[Study]) -> bool:
                 about = "an unknown time" if np.isnan(minutes) else f"about {minutes:.1f} minutes"
                 say(
                     f"\nstopped before {row.name}, seed {seed}, on {study.config.dataset}: it takes {about}, "
-                    f"{spent:.1f} are over, and study.hours={hours:g}; the same command goes on"
+                    f"{spent:.1f} minutes are over, and study.hours={hours:g}; the same command goes on"
                 )
                 return False
         study.train(row, seed)
@@ -391,11 +391,11 @@ def finished(studies: Sequence[Study], all_of_them: bool) -> list[Study]:
     kept = tuple(s for s in seeds if not any(lacking[s] for lacking in undone)) or seeds[:1]
     found = []
     for study, lacking in zip(studies, undone, strict=True):
-        told = [
-            f"seed {s}: {'every row' if len(rows) == len(study.rows) else ', '.join(row.name for row in rows)}"
-            for s, rows in lacking.items()
-            if rows
-        ]
+        by_rows: dict[str, list[int]] = {}
+        for s, rows in lacking.items():
+            listed = "every row" if len(rows) == len(study.rows) else ", ".join(row.name for row in rows)
+            by_rows.setdefault(listed, []).append(s)
+        told = [f"{seeds_in_words(of)}: {listed}" for listed, of in by_rows.items() if listed]
         left_out = tuple(row.name for s in kept for row in lacking[s])
         rows = [row for row in study.rows if row.name not in left_out]
         config = with_fields(study.config, {"study.seeds": kept})
