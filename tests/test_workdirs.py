@@ -257,3 +257,34 @@ def test_a_damaged_configuration_is_made_again_from_that_of_a_phase(tmp_path, ca
         path.write_bytes(b"{}")
     with pytest.raises(UserError, match="is not a configuration of this project; use a new --workdir"):
         read_config(tmp_path / "w")
+
+
+@pytest.mark.slow
+def test_lists_have_the_popularity_that_is_asked_for(shop, capsys):
+    """Of `evaluate`, which keeps it, or of this one call; also where the data are later ones."""
+
+    def scores():
+        return pl.read_parquet(f"{RUN}/recommendations.parquet")["score"].to_list()
+
+    assert job("recommend") == 0
+    usual = scores()
+    assert job("evaluate", "--config.eval.popularity=3") == 0
+    assert "sasrec, IDs only, popularity +3" in capsys.readouterr().out
+    assert job("recommend") == 0
+    assert "scores have +3 * log(1 + training count)" in capsys.readouterr().out
+    kept = scores()
+    histories = [[item for user, item, _ in ROWS if user == "u00"]]
+    np.testing.assert_allclose(kept[:10], pad_jax.load(RUN).recommend(histories).scores[0], rtol=1e-6)
+    assert job("recommend", "--config.eval.popularity=0") == 0
+    assert scores() == usual
+    assert kept != usual
+    assert job("recommend", "--config.eval.popularity=valid") == 0
+    assert job("recommend", "--config.eval.popularity=most") == 2
+    assert "must be a number or one of valid, not 'most'" in capsys.readouterr().err
+    write([*ROWS, ("u00", "i19", 9000), ("u01", "i3", 9001)])
+    found = {}
+    for beta in ("3", "0"):
+        assert job("evaluate", *([] if beta == "3" else ["--config.eval.popularity=0"])) == 0
+        (path,) = (shop / RUN).glob("evaluation-*.json")
+        found[beta] = json.loads(path.read_text())["phases"]["pretrain"]["popularity"]["beta"]
+    assert found == {"3": 3.0, "0": 0.0}
