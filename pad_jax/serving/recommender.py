@@ -49,7 +49,6 @@ _NO_HISTORIES = (
     "The model has no histories of users, which are in its data: load it with events=.., or call with_events(..)"
 )
 
-
 #: A row that lists are made for: the item ids of a history, oldest first, or the id of a user.
 Row = Iterable[Any] | str | int | np.integer
 #: Ids for all rows, or a collection of them for each row.
@@ -375,7 +374,7 @@ class Model:
         Raises UserError as `with_items`, and where torch or the encoder is missing.
         """
         item_ids = [_as_id(item) or str(item) for item in item_ids]
-        return self.with_items(item_ids, titles, self._encoded(texts or titles, vectors), texts)
+        return self.with_items(item_ids, titles, self._encoded(titles if texts is None else texts, vectors), texts)
 
     def retire_items(self, item_ids: Sequence[Any]) -> "Model":
         """A model that never lists these items again; in histories it knows them as before, and they have vectors.

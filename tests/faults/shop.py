@@ -98,7 +98,8 @@ def _load(path: Path) -> int:
     except UserError as error:
         print(f"error: {error}")
         return 2
-    np.savez("loaded.npz", *(np.asarray(part).astype(str) for part in found))
+    parts = found.items, found.titles, found.scores, found.experts
+    np.savez("loaded.npz", *(np.asarray(part).astype(str) for part in parts))
     return 0
 
 

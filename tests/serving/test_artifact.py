@@ -56,6 +56,9 @@ NONSENSE = {
         {"identity": 3},
         {"manifest": None},
         {"deep": [[[]]]},
+        {"trained": 10**6},
+        {"trained": [1]},
+        {"retired": 3},
     ],
     "tensors": [
         lambda name, x: None,
