@@ -33,7 +33,7 @@ class BlendSettings:
     dropout: float = setting(0.5, "of the encoder", "V", least=0, below=1)
     followers: int = setting(64, "items that most often followed an item", "O", unit="items", least=1, below=2**16)
     words: int = setting(512, "directions of the words of all titles", "V", least=1, below=2**16)
-    whitening: float = setting(0.5, "their deviations are divided by themselves to this power", "O", least=0)
+    whitening: float = setting(0.0, "their deviations are divided by themselves to this power", "V", least=0)
     gate_rate: float = setting(20.0, "times learning_rate for the weights", "O", least=0)
 
 
