@@ -143,7 +143,7 @@ def test_results_and_models_of_earlier_versions_are_of_beta_0(trained, tmp_path)
     with pytest.raises(UserError, match=r"eval\.popularity=valid needs the curve over it"):
         Run(with_fields(config, {"eval.popularity": "valid"}), workdir, str).model()
     model = pad_jax.load(workdir)
-    with pytest.raises(UserError, match="training counts of the items, which the model of an earlier version"):
+    with pytest.raises(UserError, match="does not know the training counts of its items"):
         Recommender(replace(model.artifact, counts=None, popularity=0.5)).recommend([["i1"]])
 
 

@@ -570,7 +570,10 @@ class Model:
     def _counts(self) -> Int[np.ndarray, " I"]:
         """Training events of each item. Raises UserError for a model of an earlier version, which has none."""
         if self.artifact.counts is None:
-            raise UserError("the model was made by an earlier version and does not know what is popular: train anew")
+            raise UserError(
+                "the model was made by an earlier version and does not know the training counts of its items: run the "
+                "job `evaluate`, which makes it anew"
+            )
         return self.artifact.counts
 
     @cached_property
