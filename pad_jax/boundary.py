@@ -47,12 +47,12 @@ def run(work: Callable[[], None], folder: Callable[[], Path | None] = lambda: No
         return _ends(143, f"terminated: {_GOES_ON}")
     except OSError as error:
         what = f"{error.filename or 'a file'}: {error.strerror or error}"
-        return _ends(2, f"error: {what}; its traceback is in {_kept(folder())}")
+        return _ends(2, f"error: {what}; its traceback is in {kept(folder())}")
     except Exception as error:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # of the host, or of XLA
             return _ends(2, "error: out of memory: lower config.train.batch, config.eval.batch or config.model.width")
         name = type(error).__name__
-        return _ends(70, f"error: {name}, which nobody expected; its traceback is in {_kept(folder())}")
+        return _ends(70, f"error: {name}, which nobody expected; its traceback is in {kept(folder())}")
     return 0
 
 
@@ -75,7 +75,7 @@ def _leave() -> None:
     os._exit(143)
 
 
-def _kept(folder: Path | None) -> Path:
+def kept(folder: Path | None) -> Path:
     """A file with the traceback of the error that is being handled: in `folder`, or else in the temporary one."""
     name = f"error-{time.strftime('%Y%m%d-%H%M%S')}.txt"
     for place in (folder or Path("runs"), Path(tempfile.gettempdir())):

@@ -41,6 +41,7 @@ import pad_jax.methods.blend
 import pad_jax.methods.pad
 import pad_jax.recommend
 import pad_jax.search
+import pad_jax.service
 import pad_jax.studies.study
 import pad_jax.text.settings
 import pad_jax.text.transform

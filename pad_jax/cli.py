@@ -29,6 +29,7 @@ JOBS = {
     "recommend": "top-k lists of all users, or of histories in a file; also with items that training never saw",
     "refit": "the same method on every event, for the epochs that the run chose, in <workdir>/refit",
     "search": "settings by trials on the validation split (Optuna), see `search.space`",
+    "serve": "the model over HTTP, and a page to explore its lists with",
     "compare": "study: every method under one protocol",
     "backbones": "study: each backbone alone and under PAD",
     "ablate": "study: PAD with one thing changed",
@@ -129,7 +130,7 @@ def usage(program: str) -> str:
         "--config.FIELD=VALUE": "any other field, e.g. --config.mmd.kernel=laplacian --config.model.width=64",
         "--explain=FIELD": "what is known of a field, of a section, or with `all` of every field",
         "--workdir=DIR": "where results go; default runs/<dataset>/<choices>, with a hash where that is taken by "
-        "other settings; recommend, evaluate and refit take their settings from it",
+        "other settings; recommend, evaluate, refit and serve take their settings from it",
         "--coordinator=HOST:PORT": "of process 0, where several processes train together",
         "--processes=N, --process=I": "how many they are, and which this one is, from 0",
     }

@@ -19,6 +19,7 @@ from pad_jax.recommend import recommend
 from pad_jax.refit import refit
 from pad_jax.sealed import DamagedError
 from pad_jax.search import search
+from pad_jax.service import serve
 from pad_jax.settings import Config, check_choice, with_fields
 from pad_jax.studies import STUDIES
 from pad_jax.studies.study import is_of_data
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
         place[0] = arguments.workdir
         if arguments.coordinator:
             parallel.join(arguments.coordinator, arguments.processes, arguments.process)
-        _cache_compilations()
+        cache_compilations()
         if len(argv) == 1:
             demo(arguments)
         else:
@@ -67,7 +68,7 @@ def run(
     """Does `config.job` and returns the results as `results.json` holds them; none of a study.
 
     Args:
-        config: of the run; `recommend`, `evaluate` and `refit` take theirs from the workdir.
+        config: of the run; the jobs of `WITH_TRAINED` and `serve` take theirs from the workdir.
         workdir: where results are; None: where they belong by dataset and configuration.
         command: tells the user how a job is run with a workdir.
         given: fields that the command line sets, for these jobs.
@@ -84,7 +85,7 @@ def run(
     if config.job == "search":
         search(config, workdir, command("search", workdir))
         return {}
-    if config.job in WITH_TRAINED:
+    if config.job in WITH_TRAINED or config.job == "serve":
         return _with_trained(config, workdir, command, given)
     job = Run(config, workdir, command)
     if config.job == "prepare":
@@ -97,7 +98,8 @@ def run(
         tune(job)
         return {}
     phases = [phase.name for phase in job.method.phases]
-    check_choice("job", config.job, ["prepare", "encode", "tune", "search", *phases, "all", *WITH_TRAINED, *STUDIES])
+    jobs = ["prepare", "encode", "tune", "search", *phases, "all", *WITH_TRAINED, "serve", *STUDIES]
+    check_choice("job", config.job, jobs)
     return train(job)
 
 
@@ -114,6 +116,8 @@ def train(job: Run, beside: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
         if job.is_finished:
             job.export()
         job.show(beside)
+        if job.is_finished:
+            say(f"explore its lists: {job.command('serve')}")
     return job.workdir.results
 
 
@@ -130,11 +134,13 @@ def _with_trained(config: Config, workdir: Path | None, command: Any, given: Col
         raise UserError(f"{path} holds no finished phase; train it with: {command('all', path)}")
     job = Run(settings_of(path, config, given), path, command)
     say(f"settings and model from {path}")
+    if config.job == "serve":
+        return serve(job)
     with locked(path, reads=config.job == "recommend"):
         return WITH_TRAINED[config.job](job)
 
 
-def _cache_compilations() -> None:
+def cache_compilations() -> None:
     """Compiled programs are kept in the user's cache directory, unless JAX is told another place."""
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")  # a full disk
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):

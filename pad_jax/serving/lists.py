@@ -24,6 +24,7 @@ class Recommendations:
     because: np.ndarray | None = None  # [B, k] ids of events, None where there is none; None: nobody asked
     users: Sequence[str | None] = ()  # [B] ids, None of a row that is a history; empty: no row is a user's
     errors: Sequence[str | None] = ()  # [B] why a row has no items; empty: no row has one
+    parts: Float[np.ndarray, "B k K"] | None = None  # of each score, by expert; None: of no `recommend`
 
     def __len__(self) -> int:
         return len(self.items)

@@ -164,7 +164,8 @@ class Model:
         names, count = np.array(["", *self.artifact.scorer.experts], object), len(known)
         numbers, experts, because = (np.zeros((count, k), np.int32) for _ in range(3))
         scores = np.full((count, k), -np.inf, np.float32)
-        numbers[fine], scores[fine], experts[fine], because[fine] = found
+        parts = np.zeros((count, k, len(names) - 1), np.float32)
+        numbers[fine], scores[fine], experts[fine], parts[fine], because[fine] = found
         events = ids[because]
         events[because == 0] = None
         return Recommendations(
@@ -175,10 +176,12 @@ class Model:
             events if explain else None,
             users if any(user is not None for user in users) else (),
             errors if wrong else (),
+            parts,
         )
 
     def _lists(self, known, k: int, offset, met, only, pool: int, diversity: float, explain: bool):
-        """(items, scores, 1 + number of the expert, item of the event that counts most) [B, k] each, 0 for none."""
+        """(items, scores, 1 + number of the expert, parts [B, k, K], item of the event that counts most) [B, k] each, 0
+        for none."""
         width, most = _width(met), _width(only) if only is not None else 0
         directions = self._directions("fused") if pool else self._items.vectors
         parts = []
@@ -188,12 +191,17 @@ class Model:
                 for lists, n in ((met, width), (only or [], most))
             ]
             inputs = encoded.users, self._items, self._says, offset, *masks, directions, np.float32(diversity)
-            items, scores, experts = (np.asarray(x)[: len(rows)] for x in _top(self.artifact.scorer, *inputs, k, pool))
+            found = (np.asarray(x)[: len(rows)] for x in _top(self.artifact.scorer, *inputs, k, pool))
+            items, scores, experts, own = found
             there = np.isfinite(scores)
             items, experts = np.where(there, items, 0), np.where(there, experts + 1, 0)
+            own = np.where(there[:, :, None], own, 0)
             because = self._because(known[rows.start : rows.stop], items) if explain else np.zeros_like(items)
-            parts.append((items, scores, experts, because))
-        return [np.concatenate(x) for x in zip(*parts, strict=True)] if parts else [np.zeros((0, k))] * 4
+            parts.append((items, scores, experts, own, because))
+        if not parts:
+            none = np.zeros((0, k))
+            return [none, none, none, np.zeros((0, k, len(self.artifact.scorer.experts))), none]
+        return [np.concatenate(x) for x in zip(*parts, strict=True)]
 
     def _because(self, known: Sequence[np.ndarray], found: Int32[np.ndarray, "B k"]) -> Int32[np.ndarray, "B k"]:
         """The event of each history without which each of its items would score least; 0 where there is none."""
@@ -283,7 +291,7 @@ class Model:
             what = f"target {unknown[0]!r} is no item of the model" if unknown else "each history needs a target"
             raise UserError(f"{what}: {len(histories)} histories, {len(targets)} targets")
         known, wanted = self._strictly(histories), self._strictly([[target] for target in targets])
-        width = max(max((len(np.unique(h)) for h in known), default=1), 1)
+        width = _width([np.unique(h) for h in known])
         ranks = np.zeros(len(known), np.float32)
         for rows, encoded in self._batches(known):
             met, target = np.zeros((encoded.batch, width), np.int32), np.ones(encoded.batch, np.int32)
@@ -801,7 +809,8 @@ def _top(
     k: int,
     pool: int,
 ):
-    """Item numbers [B, k], scores, and the expert with the largest part of each, of those that say anything of it.
+    """Item numbers [B, k], scores, the expert with the largest part of each, of those that say anything of it, and the
+    parts [B, k, K].
 
     `offset` is added to the scores of items. `met` is no candidate; item 0 is in every row of it. With A > 0 nothing
     but `only` is one. With `pool`, `diverse` picks the k among so many.
@@ -820,7 +829,7 @@ def _top(
             picked = diverse(best, directions[found], k, diversity)
             best, found = (jnp.take_along_axis(x, picked, axis=1) for x in (best, found))
         parts = _parts(scorer, users, items, found, count)
-        return found, best, jnp.where(says[found], parts, -jnp.inf).argmax(axis=-1)
+        return found, best, jnp.where(says[found], parts, -jnp.inf).argmax(axis=-1), parts
 
     width = max(items.vectors.shape[1], 1)
     rows = min(rows_that_fit(count), rows_that_fit((pool or k) * width))

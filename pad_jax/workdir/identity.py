@@ -28,7 +28,7 @@ from pad_jax.workdir.results import CURE, read_ranks, read_results, read_summary
 PLACES = ("job", "data.path", "text.table", "text.batch", "eval.batch", "eval.serve")
 _OF_RANKING = ("eval.popularity",)  # results say which; a finished run is ranked again with another
 _GONE = ("experts.freeze_carried", "experts.supervise", "experts.id_scale")  # before 0.7
-_OTHER_JOBS = ("recommend.", "search.", "study.", "tune.")
+_OTHER_JOBS = ("recommend.", "search.", "serve.", "study.", "tune.")
 REFIT = "refit"  # folder in a workdir: the same method on all events, a workdir itself
 _IN_THE_DATA = "table."  # whatever it changes, the dataset's own identity says
 
@@ -117,7 +117,9 @@ def run_of(config: Config, given: Iterable[str], train: str) -> Path:
     found = {}
     for path in sorted(p.parent for p in folder.glob("*/results.json")):
         try:
-            if read_results(path).get("phases") and (config.job != "recommend" or (path / "model").is_dir()):
+            if read_results(path).get("phases") and (
+                config.job not in ("recommend", "serve") or (path / "model").is_dir()
+            ):
                 found[path] = differences(path, config, unset)
         except UserError as error:
             say(f"{path} is left out: {error}")
