@@ -4,17 +4,15 @@ Without the data of a training, a model knows the histories of users only where 
 """
 
 import argparse
-import os
 import sys
 import typing
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-from pad_jax import boundary, limits, load
+from pad_jax import boundary, limits
 from pad_jax.run import cache_compilations
 from pad_jax.service import ServeSettings, fields, settings_from
-from pad_jax.service.models import Source
+from pad_jax.service.models import sources
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,21 +36,9 @@ def main(argv: Sequence[str]) -> int:
         cache_compilations()
         from pad_jax.service.app import run_until_stopped
 
-        run_until_stopped(sources(given.models), settings)
+        run_until_stopped(sources([*given.models, *map(Path, settings.beside)]), settings)
 
     return boundary.run(work)
-
-
-def sources(folders: Sequence[Path]) -> list[Source]:
-    """Where the models of workdirs and of folders of `Model.save` come from, each by a name of its own."""
-    found: list[Source] = []
-    for folder in folders:
-        saved = os.path.lexists(folder / "model.safetensors")
-        name = base = folder.resolve().parent.name if saved and folder.name == "model" else folder.resolve().name
-        taken = {source.name for source in found}
-        name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, 1000))) if n not in taken)
-        found.append(Source(name, folder if saved else folder / "model", partial(load, folder)))
-    return found
 
 
 def _plain(value: object) -> object:

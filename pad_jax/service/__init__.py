@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -37,6 +38,7 @@ class ServeSettings:
         2.0, "how often a newer model in the folder is looked for; 0: never", unit="seconds", least=0
     )
     drain: float = setting(20.0, "what is in flight may take after SIGTERM", unit="seconds", least=0)
+    beside: tuple[str, ...] = setting((), "workdirs or folders of models that are served, too")
     origins: tuple[str, ...] = setting((), "web origins whose pages may call the API (CORS)")
 
 
@@ -52,18 +54,18 @@ def serve(run: Run) -> dict[str, Any]:
     if parallel.processes() > 1:
         raise UserError("the job serve is work for one process: leave --processes out")
     from pad_jax.service.app import run_until_stopped  # Starlette and uvicorn, which no other job needs
-    from pad_jax.service.models import Source
+    from pad_jax.service.models import sources
 
     path, settings = run.path, run.config.serve
     with locked(path, reads=True):
-        model = run.model()
+        run.model()  # is made where it is missing or damaged
         histories, unseen = _histories(run) if settings.users else (None, frozenset())
 
-    def again() -> Model:
-        return Model(load(path).artifact, histories, path)
+    def known(folder: Path) -> Model:
+        return Model(load(folder).artifact, histories, folder)
 
-    first = Model(model.artifact, histories, path)
-    run_until_stopped([Source(path.name, path / "model", again, unseen, first)], settings, path)
+    found = sources([path, *map(Path, settings.beside)], known, unseen)
+    run_until_stopped(found, settings, path)
     return {}
 
 

@@ -1,12 +1,14 @@
 """Models in use: what is answered from each, where it came from, and whether there is a newer one."""
 
+import itertools
 import json
+import os
 import random
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ from pad_jax.data.dataset import frequency_group
 from pad_jax.errors import UserError
 from pad_jax.models.experts import EXPERTS
 from pad_jax.service.titles import Titles
-from pad_jax.serving import Model
+from pad_jax.serving import Model, load
 from pad_jax.serving.recommender import FALLBACK
 
 #: Lengths of lists that are made: each is a program of the device. A list is cut to the length that was asked for.
@@ -232,13 +234,12 @@ class Source:
     folder: Path  # that holds model.safetensors
     load: Callable[[], Model]
     unseen: frozenset[str] = frozenset()
-    first: Model | None = None  # loaded already
 
     def served(self) -> Served:
         """The model as it is now. Raises UserError as `load`."""
         for _ in range(3):
             seal = seal_of(self.folder)
-            model, self.first = self.first or self.load(), None
+            model = self.load()
             if seal == seal_of(self.folder):  # otherwise it was replaced meanwhile
                 return Served(self.name, model, seal[:12], self.unseen)
         raise UserError(f"{self.folder} is replaced again and again: wait until it rests")
@@ -251,6 +252,23 @@ class Source:
             return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
         except OSError:
             return None
+
+
+def sources(
+    folders: Sequence[Path], read: Callable[[Path], Model] = load, unseen: frozenset[str] = frozenset()
+) -> list[Source]:
+    """Where the models of workdirs and of folders of `Model.save` come from, each by a name of its own.
+
+    `read` gives the model of a folder, `unseen` are users whose last event training has not seen.
+    """
+    found: list[Source] = []
+    for folder in folders:
+        saved = os.path.lexists(folder / "model.safetensors")
+        base = folder.resolve().parent.name if saved and folder.name == "model" else folder.resolve().name
+        taken = {source.name for source in found}
+        name = next(name for n in itertools.count(1) if (name := f"{base}-{n}" if n > 1 else base) not in taken)
+        found.append(Source(name, folder if saved else folder / "model", partial(read, folder), unseen))
+    return found
 
 
 def seal_of(folder: Path) -> str:
