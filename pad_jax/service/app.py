@@ -146,7 +146,7 @@ class Service:
             fields.flag("exclude_history", True),
             items,
             fields.number("popularity", -POPULARITY, POPULARITY),
-            fields.number("diversity", 0, 1, below=True),
+            fields.number("diversity", 0.0, 1.0, below=True),
             fields.flag("explain", False),
         )
         asked = Asked(user, history, fields.ids("exclude", limits.ids), target)
