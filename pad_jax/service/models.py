@@ -183,13 +183,13 @@ class Served:
             if not history:
                 answers[row]["items"] = self._popular(options, set(asked[row].exclude))
         targets = [row for row in rows if asked[row].target is not None]
-        ranks = (
-            self.model.ranks([known[r] for r in targets], [str(asked[r].target) for r in targets]) if targets else []
-        )
-        of_row = dict(zip(targets, ranks, strict=True))
+        of_row: dict[int, float] = {}
+        if targets:
+            ranks = self.model.ranks([known[row] for row in targets], [str(asked[row].target) for row in targets])
+            of_row = dict(zip(targets, ranks.tolist(), strict=True))
         for row, own in enumerate(asked):
             if own.target is not None:
-                rank = float(of_row[row]) if row in of_row else None
+                rank = of_row.get(row)
                 answers[row]["target"] = self.item(self.number[own.target]) | {"rank": rank}
         return answers
 
