@@ -23,7 +23,7 @@ from tests.faults.children import in_child, one_line
 from tests.faults.shop import ONE
 
 #: What a job does, and which of the shop it starts with.
-JOBS = (*4 * ("all", "evaluate"), *6 * ("recommend",), *4 * ("prepare",), "compare")  # the last takes longest
+JOBS = (*4 * ("all", "evaluate"), *6 * ("recommend",), *4 * ("prepare",), *2 * ("refit",), "compare")  # the last takes longest
 WAYS = ("kill at a call", "kill at a time", "terminate", "full once", "full", "read-only", "small files")
 _CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate")
 
@@ -164,7 +164,7 @@ def _begin(shop: Path, folder: Path, job: str) -> None:
 
 
 def _do(job: str) -> int:
-    path = ONE if job in ("all", "evaluate", "recommend") else None
+    path = ONE if job in ("all", "evaluate", "recommend", "refit") else None
     return shops.command(job, path, {"method": "pad"} if job == "compare" else {})
 
 
@@ -176,5 +176,7 @@ def _found(folder: Path, job: str) -> Any:
         runs = sorted(p.parent for p in (folder / "runs").rglob("results.json"))
         return {str(p.relative_to(folder)): shops.results(p) for p in runs}
     run = folder / ONE
+    if job == "refit":
+        return shops.contents(run / "refit" / "model")
     parts = [shops.results(run), shops.contents(run / "model")]
     return (*parts, (run / "recommendations.parquet").read_bytes()) if job == "recommend" else tuple(parts)
