@@ -256,3 +256,23 @@ def test_users_by_their_ids(trained, dataset, tmp_path):
     np.testing.assert_array_equal(again.recommend([3], k=4).items, found.items[:1])
     with pytest.raises(UserError, match="events: there is no column 'time' among user, item"):
         pad_jax.load(trained[1], events.drop("time"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["pad", "blend"])
+def test_parts_add_up_to_the_score(train, dataset, method):
+    """Without the popularity dial, which is no expert's; the named expert has the largest part."""
+    model, rows = pad_jax.load(train(method)[1]), [*histories(dataset)[:5], ["strange"]]
+    experts, items = list(model.artifact.scorer.experts), histories(dataset)[0][:3]
+    found = model.recommend(rows, k=6, popularity=0.5, items=[items] * 6, exclude_history=False)
+    assert found.parts.shape == (6, 6, len(experts))
+    assert (found.parts[5] == 0).all()
+    assert (found.parts[:, 3:] == 0).all()  # where the list has ended
+    for row in range(5):
+        counts = np.log1p([dataset.counts[1 + model.item_ids.index(item)] for item in found.items[row, :3]])
+        np.testing.assert_allclose(found.parts[row, :3].sum(axis=1) + 0.5 * counts, found.scores[row, :3], atol=1e-4)
+        largest = [experts[n] for n in found.parts[row, :3].argmax(axis=1)]
+        assert found.experts[row, :3].tolist() == largest
+    of_one = model.recommend(rows, k=6).parts[:5]
+    assert np.ptp(of_one.reshape(-1, len(experts)), axis=0).min() > 0
+    assert model.similar_items(["i1"]).parts is None
