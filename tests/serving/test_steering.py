@@ -124,11 +124,13 @@ def test_because_is_leave_one_out(train, dataset, method):
     """Each shortened history goes through the public lists; `data.length` is 8 here."""
     model = pad_jax.load(train(method)[1])
     ids = list(model.item_ids)
-    rows = [ids[:11], ids[5:9], [*ids[3:6], ids[3]], ids[20:21], *histories(dataset)[:6]]
-    assert max(map(len, rows)) > model.artifact.scorer.config.data.length
-    found = model.recommend(rows, k=4, explain=True)
-    assert found.because[3].tolist() == [None] * 4
-    assert (found.items == model.recommend(rows, k=4).items).all()
+    random = np.random.default_rng(2)
+    long = [list(random.choice(ids, 9 + n % 4, replace=False)) for n in range(16)]  # an older event comes into sight
+    assert min(map(len, long)) > model.artifact.scorer.config.data.length
+    rows = [*long, ids[5:9], [*ids[3:6], ids[3]], *histories(dataset)[:6], ids[20:21]]
+    found = model.recommend(rows, k=8, explain=True)
+    assert found.because[-1].tolist() == [None] * 8
+    assert (found.items == model.recommend(rows, k=8).items).all()
     whole, named = all_scores(model, rows), 0
     for row, history in enumerate(rows):
         if len(history) == 1:
@@ -143,7 +145,7 @@ def test_because_is_leave_one_out(train, dataset, method):
             own = [lost[n] for n, event in enumerate(history) if event == because]
             assert max(own) == pytest.approx(lost.max(), abs=2e-5)
             assert max(own) > 0
-    assert named > 20
+    assert named > 100
 
 
 @pytest.mark.slow
