@@ -10,12 +10,13 @@ not; one that a model does not know, nor can by its title, is never found.
     anew    from fresh parameters, for up to --anew epochs a phase, as validation says
 
 CPU seconds are of the whole command: reading, compiling, training, ranking, baselines, export. Lines are kept in
-<workdir>/<method>/weekly.jsonl; a killed run goes on.
+<workdir>/<method>/weekly.jsonl; a killed run goes on, with a training that was not finished from its beginning.
 """
 
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,7 @@ def main() -> None:
     log = folder / "weekly.jsonl"
     identity = {"epochs": options.epochs, "anew": options.anew, "settings": options.settings}
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    if any({n: line[n] for n in identity} != identity for line in lines):
+    if any(line["of"] != identity for line in lines):
         raise UserError(f"{log} is of other --epochs, --anew or settings; name another --workdir")
     end = int(events["time"].max()) + 1  # type: ignore[arg-type]
     known = {(line["week"], line["way"]): line for line in lines}
@@ -75,7 +76,7 @@ def main() -> None:
                     line = {"week": week, "way": way, **ask(model, place, asked), **spent}
                     known[week, way] = line | {"share": spent["cpu"] / fresh["cpu"]}
                     with open(log, "a") as file:
-                        file.write(json.dumps(known[week, way] | identity) + "\n")
+                        file.write(json.dumps(known[week, way] | {"of": identity}) + "\n")
                 report.add(**{name: known[week, way][name] for name in columns})
         for way in WAYS:
             of = [line for (_, w), line in known.items() if w == way]
@@ -100,6 +101,7 @@ def train(place: Path, way: str, asked: int, options: Any, more: dict[str, Any])
     spent = place / f"{way}.json"
     if spent.exists():
         return json.loads(spent.read_text())
+    shutil.rmtree(place / way, ignore_errors=True)  # the seconds of a part are nobody's
     flags = {
         "dataset": f"weekly-{place.name}",
         "method": options.method,

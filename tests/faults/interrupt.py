@@ -22,14 +22,8 @@ from tests.faults import shop as shops
 from tests.faults.children import in_child, one_line
 from tests.faults.shop import ONE
 
-#: What a job does, and which of the shop it starts with.
-JOBS = (
-    *4 * ("all", "evaluate"),
-    *6 * ("recommend",),
-    *4 * ("prepare",),
-    *2 * ("refit",),
-    "compare",
-)  # the last takes longest
+#: What a job does, and which of the shop it starts with; the last takes longest.
+JOBS = (*4 * ("all", "evaluate"), *6 * ("recommend",), *4 * ("prepare",), *2 * ("refit",), "compare")
 WAYS = ("kill at a call", "kill at a time", "terminate", "full once", "full", "read-only", "small files")
 _CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate")
 
