@@ -49,7 +49,7 @@ def error(client, status, path="/recommend", **body):
     [
         {},
         {"k": 3},
-        {"popularity": -0.7, "exclude": ["i5", "nothing"]},
+        {"popularity": -0.7, "exclude": [*(f"i{n}" for n in range(5, 22, 2)), "nothing"]},
         {"diversity": 0.6, "k": 7},
         {"items": [f"i{n}" for n in range(9)], "exclude_history": False},
         {"explain": True, "k": 5},
@@ -310,6 +310,9 @@ def test_a_newer_model_is_swapped_in_under_load(tmp_path, models, capsys):
             time.sleep(0.02)
         assert "m: the model before is still served: " in said
         assert client.get("/health").json()["models"]["m"] == service.models["m"].seal
+        told = client.get("/metrics").text
+        assert 'pad_jax_model_loads_total{model="m",result="ok"} 2.0' in told
+        assert 'pad_jax_model_loads_total{model="m",result="failed"} 1.0' in told
         stop.set()
         for thread in threads:
             thread.join()

@@ -44,6 +44,12 @@ def test_search_is_that_of_a_loop(titles, query, k, random):
     assert Titles(titles, counts).search(query, k) == by_hand(titles, counts, query, k)
 
 
+def test_the_order_of_what_matches():
+    """The beginning of the title, whole words, beginnings of words, whatever their counts; then counts."""
+    titles = ["A green teapot", "A cup of tea", "Tea for two", "Old tea", "Teatime"]
+    assert Titles(titles, np.array([9, 3, 1, 5, 0])).search("tea", 5) == [2, 4, 3, 1, 0]
+
+
 def test_many_matches_are_cut_rightly():
     random = np.random.default_rng(0)
     words = [f"{a}{b}{n}" for a in "abcdefgh" for b in "aeiou" for n in range(20)]
