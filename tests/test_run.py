@@ -84,7 +84,7 @@ def test_all_phases_and_results(world, make_config, tmp_path, capsys):
     assert on_disk["format"] == 2
     assert on_disk["text_encoder"] == {"encoder": "random"}
     for name, phase in on_disk["phases"].items():
-        told = {"epochs", "best_epoch", "updates", "seconds", "stopped", "parameters", "log"}
+        told = {"epochs", "best_epoch", "updates", "seconds", "stopped", "parameters", "log", "popularity"}
         told |= {"gradient_norms"} if name == "align" else set()
         assert set(phase) == {"valid", "test"} | told
         assert phase["stopped"] == "epochs"

@@ -219,8 +219,8 @@ def test_what_is_refused_is_one_line(trained):
 @pytest.mark.slow
 def test_similar_items_against_numpy(train):
     model = pad_jax.load(train("blend")[1])
-    with pytest.raises(UserError, match="by='counts' has no item vectors: it is one of 'fused', 'learned', 'words'"):
-        model.similar_items(["i1"], by="counts")
+    with pytest.raises(UserError, match="by='followers' has no item vectors: it is one of 'fused', 'learned', 'words'"):
+        model.similar_items(["i1"], by="followers")
     ids = list(model.item_ids)
     gates = model.artifact.gates[1:]
     of = {e: model.artifact.vectors[e][1:] for e in ("learned", "words")}
@@ -276,5 +276,6 @@ def test_parts_add_up_to_the_score(train, dataset, method):
         largest = [experts[n] for n in found.parts[row, :3].argmax(axis=1)]
         assert found.experts[row, :3].tolist() == largest
     of_one = model.recommend(rows, k=6).parts[:5]
-    assert np.ptp(of_one.reshape(-1, len(experts)), axis=0).min() > 0
+    says = len(experts) - (method == "blend")  # no two of these titles have a word in common
+    assert np.ptp(of_one.reshape(-1, len(experts)), axis=0)[:says].min() > 0
     assert model.similar_items(["i1"]).parts is None
