@@ -43,7 +43,8 @@ def main(argv: list[str]) -> int:
         if arguments.coordinator:
             parallel.join(arguments.coordinator, arguments.processes, arguments.process)
         cache_compilations()
-        if len(argv) == 1:
+        named = any(argument.lstrip("-").partition("=")[0] in ("config", "workdir") for argument in argv[1:])
+        if not named and "method" not in arguments.given:
             demo(arguments)
         else:
             run(arguments.config, arguments.workdir, arguments.command, arguments.given)
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> int:
 
 
 def demo(arguments: cli.Arguments) -> None:
-    """What runs without any flag: the methods of `DEMO` one after the other, and one table of all."""
+    """Where neither config, method nor workdir is named: the methods of `DEMO`, and one table of all."""
     before: list[dict[str, Any]] = []
     for method in DEMO:
         job = Run(with_fields(arguments.config, {"method": method}), None, arguments.command)

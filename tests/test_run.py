@@ -392,6 +392,20 @@ def test_two_processes_train_as_one(world, make_config, tmp_path):
         np.testing.assert_allclose(*(r["phases"][phase]["test"]["MRR"] for r in results), rtol=1e-3)
 
 
+def test_without_config_and_method_it_is_the_demo(monkeypatch, capsys):
+    """Both methods, one after the other; whoever names one, or a file, has it alone."""
+    import pad_jax.run as module
+
+    ran = []
+    monkeypatch.setattr(module, "train", lambda job, beside=(): ran.append((job.config.method, len(beside))) or {})
+    for flags in ([], ["--config.seed=1"], ["--config=demo"], ["--config.method=sasrec"], ["--workdir=w"]):
+        ran.clear()
+        assert main(["main.py", *flags]) == 0
+        alone = [("sasrec" if "--config.method=sasrec" in flags else "pad", 0)]
+        demo = not flags or flags == ["--config.seed=1"]
+        assert ran == ([("pad", 0), ("blend", 1)] if demo else alone), flags
+
+
 def test_interrupt_is_not_a_traceback(monkeypatch, capsys):
     import pad_jax.run as module
 
