@@ -1,6 +1,7 @@
 """The job `search`: its space, its trials, and going on after a kill."""
 
 import builtins
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -108,6 +109,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("PAD_JAX_LONG"), reason="takes minutes: set PAD_JAX_LONG=1")
 def test_a_killed_search_ends_as_it_would_have(config, tmp_path, monkeypatch, capsys):
     """And no test figure is made or shown; the best settings, as flags, give the value that they had."""
     folder = tmp_path / "s"

@@ -1,6 +1,7 @@
 """Studies from end to end at toy size, in one folder: what one has run, the others use."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -230,6 +231,7 @@ def two(dataset, text, tmp_path, monkeypatch, make_config):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("PAD_JAX_LONG"), reason="takes minutes: set PAD_JAX_LONG=1")
 def test_a_study_over_two_datasets(two, capsys):
     """Its runs are those that each dataset would have alone, its page has a judgement and the page of each; stopped by
     its hours it reports what is whole, and goes on."""
