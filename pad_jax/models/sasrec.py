@@ -31,6 +31,12 @@ class SASRecSettings:
         paper="pre",
         best="pre",
     )
+    scale: str = setting(
+        "none",
+        "what multiplies the history's vectors: sqrt is sqrt(D), the SASRec paper's",
+        "C",
+        choices=("none", "sqrt"),
+    )
 
     def check(self, config: Config) -> None:
         if config.backbone == "sasrec" and config.model.width % self.heads:
@@ -45,10 +51,11 @@ class SASRec(nn.Module):
     `norm="pre"` normalises the input of each sub-layer and the final state instead.
 
     Positions are the absolute slots of the left-padded window (the newest event is always in slot L-1). Q, K, V and
-    O carry no bias; LayerNorm's epsilon is 1e-6; inputs are not scaled.
+    O carry no bias; LayerNorm's epsilon is 1e-6. `scale="sqrt"` multiplies what comes in by sqrt(D), before positions
+    are added, as the SASRec paper does.
 
-    Differs: the SASRec paper has dropout between the two feed-forward layers, width D instead of 4 D, scales inputs
-    by sqrt(D), and normalises only the queries before attention.
+    Differs: the SASRec paper has dropout between the two feed-forward layers, width D instead of 4 D, and normalises
+    only the queries before attention.
     """
 
     blocks: int = 5
@@ -56,6 +63,7 @@ class SASRec(nn.Module):
     ffn: int = 4
     dropout: float = 0.1
     norm: str = "post"
+    scale: str = "none"
     dtype: str | None = None  # of the matrix products; sums, norms and softmax are in the parameters' float32
 
     @nn.compact
@@ -73,6 +81,8 @@ class SASRec(nn.Module):
             return nn.LayerNorm(epsilon=1e-6, name=name)(y)
 
         positions = self.param("positions", xavier_normal, (layout.length, width))
+        if self.scale == "sqrt":
+            x = x * jnp.asarray(width**0.5, x.dtype)
         x = x + positions[layout.slot]
         x = drop(x if pre else normed(x, "norm_input"))
         for block in range(self.blocks):
@@ -127,7 +137,7 @@ def attend(
 def sasrec(config: Config) -> SASRec:
     """The backbone of a configuration."""
     s = config.sasrec
-    return SASRec(s.blocks, s.heads, s.ffn, config.model.dropout, s.norm, products_in(config))
+    return SASRec(s.blocks, s.heads, s.ffn, config.model.dropout, s.norm, s.scale, products_in(config))
 
 
 BACKBONES.register("sasrec", sasrec, settings=SASRecSettings)

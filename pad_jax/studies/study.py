@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from pad_jax.report.table import of_lists
 from pad_jax.settings import Config, as_dict, check_choice, dotted, setting, with_fields
 from pad_jax.studies.plan import Guess, Known, guess, known_in
 from pad_jax.training.checkpoint import adopt
+from pad_jax.version import VERSION
 from pad_jax.workdir.identity import digest, locked, place_of, run_name
 from pad_jax.workdir.results import read_ranks, read_results, write_summary
 
@@ -149,9 +150,24 @@ class Study:
         with locked(run.path):
             if row.base is not None:
                 inherit(run, self.run(row.base, seed), row.shares)
+            self.lend_baselines(run)
             run.train(run.method.phases)
             run.write_table()
         jax.clear_caches()  # programs of one run serve no other, and their memory maps are limited
+
+    def lend_baselines(self, run: Run) -> None:
+        """Gives a run the baselines of another one of this study: they are of the data and the text table alone."""
+        mine = run.workdir.results
+        for row, seed in ((row, seed) for row in self.rows for seed in self.config.study.seeds):
+            path, config = self.path(row, seed), row.config(self.config, seed)
+            theirs = {} if mine["baselines"] else read_results(path)
+            if not theirs.get("baselines") or theirs["versions"]["pad_jax"] != VERSION:
+                continue
+            same = (config.data, config.eval) == (run.config.data, run.config.eval)
+            if same and theirs["text_encoder"] == run.text.manifest:
+                run.workdir.write_config(run.method.phases[0].name)
+                mine |= {name: theirs[name] for name in ("baselines", "text_encoder")}
+                run.workdir.write(but_of(theirs["phases"], read_ranks(path, theirs["of"])))
 
     def baselines(self) -> dict[str, dict[str, Any]]:
         """Test metrics of the baselines that hardly learn."""
@@ -216,7 +232,7 @@ def inherit(run: Run, base: Run, phases: Sequence[str]) -> None:
             if not part.exists():
                 raise UserError(f"{part} is missing; put it back, or remove {base.workdir.path} to train it again")
     known = read_ranks(base.path, base.workdir.of)
-    ranks = {n: r for n, r in known.items() if n.partition("/")[2] not in theirs["phases"]}
+    ranks = but_of(theirs["phases"], known)
     for phase, (log, best) in parts.items():
         to = run.workdir.path / phase
         run.workdir.write_config(phase)
@@ -234,6 +250,11 @@ def inherit(run: Run, base: Run, phases: Sequence[str]) -> None:
     last = results["phases"][phases[-1]]
     results |= {n: theirs[n] for n in ("baselines", "text_encoder")} | {n: last[n] for n in ("valid", "test")}
     run.workdir.write(ranks)
+
+
+def but_of(phases: Collection[str], ranks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Ranks that are not of these phases: those of the baselines, and what is known of users."""
+    return {name: values for name, values in ranks.items() if name.partition("/")[2] not in phases}
 
 
 #: From the name of a config file to its configuration.

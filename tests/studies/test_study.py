@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from pad_jax import cli
+from pad_jax import cli, pipeline
 from pad_jax.data.readers import READERS, Reader
 from pad_jax.errors import UserError
 from pad_jax.evaluation.metrics import ndcg
@@ -80,6 +80,36 @@ def test_compare_and_its_continuation(world, folder, capsys):
     assert out.count("finished before") == 4
     assert read_results(folder / "pad-sasrec-ce-best-s0") == pad
     assert "±" in page_of(folder, "compare", "s0+1-part")
+
+
+@pytest.mark.slow
+def test_baselines_are_ranked_once_for_all_rows(world, tmp_path, monkeypatch):
+    """Whoever comes later has those of the first, to the bit; other data would not have the same ones."""
+    ranked, made = pipeline.ranked_baselines, []
+
+    def counted(*arguments):
+        made.append(1)
+        return ranked(*arguments)
+
+    monkeypatch.setattr(pipeline, "ranked_baselines", counted)
+    rows = [
+        Row("sasrec", "sasrec"),
+        Row("smem", "sasrec", {"model.dropout": 0.2}),
+        Row("x", "sasrec", {"data.length": 3}),
+    ]
+    study = Study(world("compare"), tmp_path, "", rows)
+    for row, times in zip(rows, (1, 1, 2), strict=True):
+        study.train(row, 0)
+        assert len(made) == times
+    first, second = (read_results(study.path(row, 0)) for row in rows[:2])
+    assert first["baselines"] == second["baselines"]
+    assert first["phases"] != second["phases"]
+    theirs, lent = (read_ranks(study.path(row, 0)) for row in rows[:2])
+    assert theirs.keys() == lent.keys()
+    for name in theirs:
+        if not name.endswith("/pretrain"):
+            np.testing.assert_array_equal(theirs[name], lent[name])
+    assert not np.array_equal(theirs["test/pretrain"], lent["test/pretrain"])
 
 
 @pytest.mark.slow
