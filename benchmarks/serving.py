@@ -3,13 +3,20 @@
 The bare version has the same inputs as item numbers on the device, encodes the users and multiplies with all items;
 ours begins with lists of item ids and ends with ids, titles, scores and experts of the ten best. PAD with random
 weights in the shape of recipe `best` over Prime Pantry's items.
+
+--lists N asks for so many, 256 by 256, of all users over and over: users per second, the bare version timed at every
+64th call, memory after the first hundredth and at the end. A single warm call is timed in either case.
 """
 
 import statistics
+import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 
 from benchmarks.harness import Report, arguments, in_turn, ratio, run
 from benchmarks.problem import configuration, pantry
@@ -35,6 +42,7 @@ def model_of(scorer: Scorer, dataset: Dataset) -> Model:
 def main() -> None:
     parser = arguments(__doc__, rounds=20)
     parser.add_argument("--k", type=int, default=10, help="length of a list (default %(default)s)")
+    parser.add_argument("--lists", type=int, default=0, metavar="N", help="how many; 0: the same 256 in every turn")
     options = parser.parse_args()
     config = configuration(recipe="best")
     dataset, length = pantry(config), config.data.length
@@ -71,12 +79,49 @@ def main() -> None:
         "lists": lambda: model.recommend(histories, options.k),
         "bare": lambda: jax.block_until_ready(bare(*on_device)),
     }
-    columns = ("histories", "items", "k", "lists_ms", "bare_ms", "ratio", "ratio_min", "ratio_max")
+    single = [_seconds(model.recommend, [histories[row]], options.k) for row in range(_HISTORIES)]
+    single_ms = 1000 * statistics.median(single[_HISTORIES // 2 :])
+    if options.lists:
+        columns = ("lists", "items", "k", "users_per_s", "bare_per_s", "ratio", "single_ms", "MiB_first", "MiB_end")
+        with Report("serving", columns) as report:
+            figures = {"items": dataset.items, "k": options.k, "single_ms": single_ms}
+            report.add(**figures, **many(model, dataset, contenders["bare"], options))
+        return
+    columns = ("histories", "items", "k", "lists_ms", "bare_ms", "ratio", "ratio_min", "ratio_max", "single_ms")
     with Report("serving", columns) as report:
         seconds = in_turn(contenders, options.rounds)
         medians = {f"{name}_ms": 1000 * statistics.median(s) for name, s in seconds.items()}
-        figures = {"histories": _HISTORIES, "items": dataset.items, "k": options.k}
+        figures = {"histories": _HISTORIES, "items": dataset.items, "k": options.k, "single_ms": single_ms}
         report.add(**figures, **medians, **ratio(seconds["lists"], seconds["bare"]))
+
+
+def many(model: Model, dataset: Dataset, bare: Callable[[], Any], options: Any) -> dict[str, Any]:
+    """Figures of `options.lists` lists, `_HISTORIES` a call."""
+    histories = [
+        [dataset.item_ids[item - 1] for item in dataset.events[dataset.starts[user] : dataset.starts[user + 1]]]
+        for user in range(dataset.users)
+    ]
+    order = np.random.default_rng(1).permutation(dataset.users)
+    process, calls, memory = psutil.Process(), -(-options.lists // _HISTORIES), []
+    ours, theirs = [], []
+    for call in range(-16, calls):  # the first ones compile
+        users = order.take(range(call * _HISTORIES, (call + 1) * _HISTORIES), mode="wrap")
+        took = _seconds(model.recommend, [histories[user] for user in users], options.k)
+        if call >= 0:
+            ours.append(took)
+        if call >= 0 and call % 64 == 0:
+            theirs.append(_seconds(bare))
+        if call in (calls // 100, calls - 1):
+            memory.append(process.memory_info().rss / 2**20)
+    figures = {"users_per_s": _HISTORIES * calls / sum(ours), "bare_per_s": _HISTORIES / statistics.median(theirs)}
+    ratio = {"ratio": figures["bare_per_s"] / figures["users_per_s"]}
+    return {"lists": _HISTORIES * calls, **figures, **ratio, "MiB_first": memory[0], "MiB_end": memory[-1]}
+
+
+def _seconds(work: Callable[..., Any], *arguments: Any) -> float:
+    began = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":
