@@ -16,6 +16,7 @@ import pytest
 from pad_jax import sealed
 from pad_jax.errors import UserError
 from pad_jax.evaluation.baselines import BASELINES
+from pad_jax.evaluation.popularity import GRID
 from pad_jax.pipeline import Run
 from pad_jax.report.__main__ import report
 from pad_jax.report.groups import RunGroup
@@ -87,6 +88,7 @@ def test_all_phases_and_results(world, make_config, tmp_path, capsys):
         told = {"epochs", "best_epoch", "updates", "seconds", "stopped", "parameters", "log", "popularity"}
         told |= {"gradient_norms"} if name == "align" else set()
         assert set(phase) == {"valid", "test"} | told
+        assert phase["popularity"] == {"asked": 0.0, "beta": 0.0}
         assert phase["stopped"] == "epochs"
     assert on_disk["test"] == on_disk["phases"]["finetune"]["test"]
     assert set(on_disk["baselines"]) == set(BASELINES)
@@ -97,6 +99,9 @@ def test_all_phases_and_results(world, make_config, tmp_path, capsys):
         assert len(metrics["by_bucket"]) == 10
         assert sum(m["users"] for m in metrics["by_bucket"]) == metrics["users"] == 37
         assert 0 <= metrics["HR@10"] <= 1
+        assert len(metrics["by_popularity"]) == len(GRID)
+        (point,) = [p for p in metrics["by_popularity"] if p["beta"] == 0]
+        assert [point[name] for name in ("HR@10", "nDCG@10")] == [metrics[name] for name in ("HR@10", "nDCG@10")]
     ranks = read_ranks(tmp_path / "w")
     names = (*on_disk["phases"], *on_disk["baselines"], "target_count", "items_met")
     assert set(ranks) == {f"{s}/{n}" for s in ("valid", "test") for n in names}

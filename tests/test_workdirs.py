@@ -104,6 +104,8 @@ def test_another_configuration_has_a_folder_of_its_own(shop, capsys):
     assert f"holds 2 finished runs; choose one with --workdir: {RUN}, runs/shop/{other.name}" in error
     assert job("recommend", f"--workdir={other.relative_to(shop)}", "--config.train.weight_decay=0.25") == 2
     assert "was made with config.train.weight_decay=0.5, not 0.25" in capsys.readouterr().err
+    assert job("recommend", f"--workdir={RUN}", "--config.eval.serve=last") == 2
+    assert "the job evaluate with this setting makes it of another" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -89,6 +89,11 @@ def settings_of(path: Path, config: Config, given: Iterable[str]) -> Config:
             f"{path} was made with config.{name}={there.get(name)!r}, not {ours[name]!r}: the job {config.job} takes "
             "its settings from there, so leave it out, or name another --workdir"
         )
+    if "eval.serve" in given and config.job in ("recommend", "serve") and ours["eval.serve"] != there["eval.serve"]:
+        raise UserError(
+            f"config.eval.serve={ours['eval.serve']!r}: the job {config.job} works with the phase that {path}/model "
+            "is of; the job evaluate with this setting makes it of another"
+        )
     usual = as_before()
     same = config.dataset == there["dataset"]
     asked = {n for n in ours if not changes_results(n) and (same or n in given or n.startswith(_OTHER_JOBS))}

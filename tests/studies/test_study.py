@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from pad_jax import cli, pipeline
+from pad_jax import cli
 from pad_jax.data.readers import READERS, Reader
 from pad_jax.errors import UserError
 from pad_jax.evaluation.metrics import ndcg
@@ -83,33 +83,24 @@ def test_compare_and_its_continuation(world, folder, capsys):
 
 
 @pytest.mark.slow
-def test_baselines_are_ranked_once_for_all_rows(world, tmp_path, monkeypatch):
-    """Whoever comes later has those of the first, to the bit; other data would not have the same ones."""
-    ranked, made = pipeline.ranked_baselines, []
-
-    def counted(*arguments):
-        made.append(1)
-        return ranked(*arguments)
-
-    monkeypatch.setattr(pipeline, "ranked_baselines", counted)
-    rows = [
-        Row("sasrec", "sasrec"),
-        Row("smem", "sasrec", {"model.dropout": 0.2}),
-        Row("x", "sasrec", {"data.length": 3}),
-    ]
+def test_baselines_are_ranked_once_for_all_rows(world, tmp_path):
+    """Whoever comes later has those of the first, to the bit; under other data they would be others."""
+    rows = [Row("sasrec", "sasrec", {name: value}) for name, value in (("seed", 0), ("seed", 1), ("data.length", 3))]
     study = Study(world("compare"), tmp_path, "", rows)
-    for row, times in zip(rows, (1, 1, 2), strict=True):
-        study.train(row, 0)
-        assert len(made) == times
-    first, second = (read_results(study.path(row, 0)) for row in rows[:2])
-    assert first["baselines"] == second["baselines"]
-    assert first["phases"] != second["phases"]
-    theirs, lent = (read_ranks(study.path(row, 0)) for row in rows[:2])
-    assert theirs.keys() == lent.keys()
-    for name in theirs:
-        if not name.endswith("/pretrain"):
-            np.testing.assert_array_equal(theirs[name], lent[name])
-    assert not np.array_equal(theirs["test/pretrain"], lent["test/pretrain"])
+    study = replace(study, dataset_sha256=study.run(rows[0], 0).dataset.fingerprint)
+    study.train(rows[0], 0)
+    first, second, other = (study.run(row, 0) for row in rows)
+    for run_of_it in (second, other):
+        study.lend_baselines(run_of_it)
+    theirs, ranks = (of(first.path) for of in (read_results, read_ranks))
+    assert other.workdir.results["baselines"] == {}
+    assert not other.path.exists()
+    assert read_results(second.path)["baselines"] == theirs["baselines"]
+    assert read_results(second.path)["phases"] == {}
+    lent = read_ranks(second.path)
+    assert lent.keys() == {name for name in ranks if not name.endswith("/pretrain")}
+    for name, values in lent.items():
+        np.testing.assert_array_equal(values, ranks[name])
 
 
 @pytest.mark.slow
