@@ -15,6 +15,7 @@ from pad_jax.evaluation.metrics import hit_ratio, ndcg
 from pad_jax.evaluation.ranking import lister, rank_by_counting, ranker
 from pad_jax.models.scorer import Scorer
 from tests.support.data import small_config
+from tests.support.devices import needs
 from tests.support.ranks import brute_force_rank
 
 COUNTS = np.array([0, 3, 0, 7, 1, 90, 20, 0])
@@ -161,6 +162,7 @@ def test_ranks_and_lists_under_the_dial(scored, dataset):
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_dial_does_not_depend_on_the_number_of_devices(scored, dataset, monkeypatch, devices):
+    needs(devices)
     split = dataset.split("test", 8)
     offsets = popularity.offset((-0.1, 0.0, 0.1), dataset.counts)
     four = listed(scored, split, offsets, offsets[2])

@@ -12,6 +12,7 @@ from pad_jax.evaluation import ranking
 from pad_jax.evaluation.ranking import rank_by_counting, ranker, ranks_of
 from pad_jax.models.scorer import Scorer
 from tests.support.data import laid_out, small_config, tiny_dataset
+from tests.support.devices import needs
 from tests.support.ranks import brute_force_rank
 
 
@@ -112,6 +113,7 @@ def test_ranks_do_not_depend_on_the_batch(pad_scorer, dataset, batch):
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_ranks_do_not_depend_on_the_number_of_devices(pad_scorer, dataset, monkeypatch, devices):
+    needs(devices)
     scorer, params, data = pad_scorer
     split = dataset.split("test", 8)
     four = ranker(scorer, 8)(params, data, split)

@@ -9,6 +9,7 @@ import pytest
 from pad_jax import parallel
 from pad_jax.training.loop import block_of_steps
 from pad_jax.training.step import gradient_norms, merge
+from tests.support.devices import needs
 from tests.support.steps import ROWS, assert_equal, leaves
 
 # (phase, recipe, overrides)
@@ -66,6 +67,7 @@ def test_every_trained_leaf_moves_and_no_frozen_one(setup, case):
 
 def run_on(devices, s, phase, state, optimizer, steps=2, rows=None):
     """`steps` steps of the mapped block on the first `devices` devices."""
+    needs(devices)
     rows = np.stack([ROWS, (ROWS + 21) % 37]).astype(np.int32) if rows is None else rows
     packed, caps = s.packed(rows, devices)
     block = block_of_steps(phase, s.scorer(phase), s.config, optimizer)
