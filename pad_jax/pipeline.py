@@ -352,10 +352,14 @@ class Run:
         parallel.wait("model")  # all processes have looked before one writes
         if same:
             return
+        self.artifact(phase).save(folder, identity)
+
+    def artifact(self, phase: Phase) -> Artifact:
+        """The model of a finished phase's best checkpoint, its popularity dial where the phase was ranked."""
         text = self.text.served() if phase.reads_text or phase.text else Text()
+        beta = popularity.beta_of(read_results(self.path)["phases"][phase.name])
         names = self.dataset.item_ids, self.dataset.titles
-        beta = identity["popularity"]
-        Artifact.of(phase.scorer(self.config), self.best(phase), self.data, *names, text, beta).save(folder, identity)
+        return Artifact.of(phase.scorer(self.config), self.best(phase), self.data, *names, text, beta)
 
     def model_identity(self) -> dict[str, Any]:
         """What `model/` is to be of, as the workdir has it."""

@@ -4,7 +4,7 @@ import base64
 import html
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Page:
         self._markdown = [f"# {plain(title)}"]
         self._html = [f"<h1>{html.escape(title)}</h1>"]
         self._pictures: dict[str, bytes] = {}
+        self._attached: dict[str, bytes] = {}
 
     def heading(self, text: str) -> None:
         self._markdown.append(f"## {plain(text)}")
@@ -72,24 +73,37 @@ class Page:
         alt = html.escape(caption, quote=True)
         self._html.append(f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}"><p>{_inline(caption)}</p>')
 
+    def attach(self, name: str, content: bytes, text: str) -> None:
+        """A file of its own, which is written beside the page as PAGE-NAME, and `text` with a link to it behind."""
+        self._attached[name] = content
+        self._markdown.append(f"{plain(text)} {_link(name)[0]}")
+        self._html.append(f"<p>{_inline(text)} {_link(name)[1]}</p>")
+
     def include(self, other: "Page", name: str) -> None:
-        """Another page as a part of this one: its headings a level down, its pictures with `name` before theirs."""
+        """Another page as a part of this one: its headings a level down, its pictures and what is attached to it with
+        `name` before theirs."""
         prefix = re.sub(r"\W+", "_", name)
         for block in other._markdown:
             for picture in other._pictures:
                 block = block.replace(f"]({picture}.svg)", f"]({prefix}-{picture}.svg)")
+            block = _renamed(block, other._attached, prefix)
             self._markdown.append("#" + block if block.startswith("#") else block)
-        self._html += [re.sub(r"^<h(\d)>(.*)</h\d>$", _lower, block) for block in other._html]
+        html_blocks = [re.sub(r"^<h(\d)>(.*)</h\d>$", _lower, block) for block in other._html]
+        self._html += [_renamed(block, other._attached, prefix) for block in html_blocks]
         self._pictures |= {f"{prefix}-{picture}": content for picture, content in other._pictures.items()}
+        self._attached |= {f"{prefix}-{attached}": content for attached, content in other._attached.items()}
 
     def write(self, directory: Path, name: str) -> Path:
-        """NAME.md with NAME-PICTURE.svg, and NAME.html; returns the last."""
+        """NAME.md with NAME-PICTURE.svg, NAME.html, and what is attached to both; returns the second."""
         markdown = "\n\n".join(self._markdown) + "\n"
         for picture, content in self._pictures.items():
             write_atomically(directory / f"{name}-{picture}.svg", content)
             markdown = markdown.replace(f"]({picture}.svg)", f"]({name}-{picture}.svg)")
+        for attached, content in self._attached.items():
+            write_atomically(directory / f"{name}-{attached}", content)
+        markdown = _renamed(markdown, self._attached, name)
         write_atomically(directory / f"{name}.md", markdown.encode())
-        body = "\n".join(self._html)
+        body = _renamed("\n".join(self._html), self._attached, name)
         page = (
             f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(self.title)}</title>'
             f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n<body>\n{body}\n'
@@ -162,6 +176,19 @@ def _line(
     mean = 100 * np.mean(parts, axis=0)
     other = np.average(mean[:, 1:], axis=1, weights=users)
     return np.stack([mean[:, 0], other], axis=1), [point["beta"] for point in curves[0]].index(0)
+
+
+def _link(name: str) -> tuple[str, str]:
+    """To a file beside the page, in Markdown and HTML."""
+    return f"[{name}]({name})", f'<a href="{html.escape(name)}">{html.escape(name)}</a>'
+
+
+def _renamed(text: str, attached: Iterable[str], prefix: str) -> str:
+    """With links to PREFIX-NAME in place of those to NAME."""
+    for name in attached:
+        for old, new in zip(_link(name), _link(f"{prefix}-{name}"), strict=True):
+            text = text.replace(old, new)
+    return text
 
 
 def _inline(text: str) -> str:

@@ -15,6 +15,7 @@ from pad_jax.settings import Config
 from pad_jax.studies.ablate import FROM_ALIGN, FROM_FINETUNE, PAD
 from pad_jax.studies.claims import Claim, above, claims_table, judged
 from pad_jax.studies.study import Row, Study, equal_budget, gain
+from pad_jax.studies.users import EACH, users_page
 from pad_jax.training.phase import Phase
 
 TUNED = Row("ID expert alone", fields={"experts.use": ("id",)}, **FROM_FINETUNE)
@@ -113,6 +114,14 @@ def report(study: Study) -> Page:
             "HR@10: " + ", ".join(f"{n} {number(r)} %" for n, r in zip(names[:3], relative, strict=True)),
             judged(relative[0] < relative[1] < relative[2], relative),
         )
+    )
+
+    page.heading("What users of each group are recommended")
+    page.attach(
+        "users.html",
+        users_page(study.config.dataset, {"PAD": runs["pad"].run, "SASRec": runs["sasrec"].run}),
+        f"Up to {EACH} users of each group above, drawn at random, with their histories, lists and true next items, "
+        f"for every phase of PAD and for SASRec (seed {seed}); one file that needs no server:",
     )
 
     first = runs["sasrec"]

@@ -50,6 +50,20 @@ def test_a_page_in_a_page(tmp_path):
     assert html.count("<h2>On ") == html.count("<h3>Bars") == 2
 
 
+def test_what_is_attached_is_a_file_that_is_linked(tmp_path):
+    """Also of a page in a page, and of two that call it alike."""
+    page = Page("Both")
+    for name in ("a", "b"):
+        part = Page(name)
+        part.attach("users.html", name.encode(), "Users:")
+        page.include(part, name)
+    page.write(tmp_path, "page")
+    for form in ("md", "html"):
+        links = re.findall(r"\(([\w.-]+html)\)|href=\"([^\"]+)\"", (tmp_path / f"page.{form}").read_text())
+        assert ["".join(link) for link in links] == ["page-a-users.html", "page-b-users.html"]
+    assert [(tmp_path / f"page-{name}-users.html").read_bytes() for name in ("a", "b")] == [b"a", b"b"]
+
+
 def test_warm_against_cold(tmp_path, monkeypatch):
     """Means over seeds; cold and unseen users together by their numbers; results without a curve have no line."""
     from pad_jax.report import plots

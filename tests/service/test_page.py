@@ -1,9 +1,7 @@
 """The page in a real browser: everything on it is used once."""
 
 import asyncio
-import os
 import re
-import shutil
 import socket
 import threading
 import time
@@ -15,6 +13,7 @@ from pad_jax.service import settings_from
 from pad_jax.service.app import Service, application
 from pad_jax.service.models import sources
 from tests.service.conftest import MARKUP, TITLES
+from tests.support.browser import PALE, chromium
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("service")]
 
@@ -26,42 +25,12 @@ const real = window.fetch;
 const count = (by) => { window.pending += by; window.since = performance.now(); };
 window.fetch = (...values) => { count(1); return real(...values).finally(() => count(-1)); };
 """
-#: Elements whose text has less contrast than WCAG 2 AA asks.
-_PALE = r"""() => {
-  const linear = (v) => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
-  const light = (rgb) => .2126 * linear(rgb[0]) + .7152 * linear(rgb[1]) + .0722 * linear(rgb[2]);
-  const read = (text) => text.match(/[\d.]+/g).map(Number);
-  const ground = (node) => {
-    for (; node; node = node.parentElement) {
-      const color = read(getComputedStyle(node).backgroundColor);
-      if (color.length < 4 || color[3] > 0) return color;
-    }
-    return [255, 255, 255];
-  };
-  const pale = (node) => {
-    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
-    if (!own || node.closest('option, script, style') || !node.getClientRects().length || node.disabled) return false;
-    const [a, b] = [light(read(getComputedStyle(node).color)), light(ground(node))].sort((x, y) => y - x);
-    return (a + .05) / (b + .05) < 4.5;
-  };
-  return [...document.querySelectorAll('body *')].filter(pale).map((node) => node.outerHTML.slice(0, 100));
-}"""
 
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import Error, sync_playwright
-
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        except Error as error:
-            if os.environ.get("CI") == "true":
-                raise
-            pytest.skip(f"needs chromium ({str(error).splitlines()[0]})")
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +296,7 @@ def test_contrast_and_names(visit, scheme):
     """WCAG 2 AA: 4.5 to 1 for text; every control has a name."""
     page = visit("#user=u9&other=second&hold=1&similar=i10&k=25")
     page.emulate_media(color_scheme=scheme)
-    found = page.evaluate(_PALE)
+    found = page.evaluate(PALE)
     assert found == []
     for control in page.locator("button, input, select").all():
         assert control.evaluate("x => x.ariaLabel || (x.labels && x.labels.length) || x.textContent.trim()")

@@ -23,6 +23,7 @@ from pad_jax.studies.study import Row, Study, inherit
 from pad_jax.workdir.identity import digest
 from pad_jax.workdir.results import read_ranks, read_results
 from tests.studies.conftest import EPOCHS
+from tests.studies.test_users import Data, consistent
 from tests.support.data import write_table
 from tests.support.registries import put
 
@@ -134,7 +135,7 @@ def test_backbones(world, folder):
 
 
 @pytest.mark.slow
-def test_analyse(world, folder):
+def test_analyse(world, folder, dataset):
     run(world("analyse"), folder, command)
     markdown = page_of(folder, "analyse", "s0")
     assert "nan" not in markdown
@@ -143,6 +144,24 @@ def test_analyse(world, folder):
     assert " 1.00 " not in three  # phase 3 moves it
     for name in ("frequency", "kendall", "distances-cold", "distances-warm", "gate"):
         assert (folder / f"analyse-sasrec-ce-best-s0-{name}.svg").exists()
+    users = "analyse-sasrec-ce-best-s0-users.html"
+    assert f"[{users}]({users})" in markdown
+    assert f'href="{users}"' in (folder / "analyse-sasrec-ce-best-s0.html").read_text()
+    shown = json.loads(Data((folder / users).read_bytes()).text)
+    phases = {"PAD": ("pretrain", "align", "finetune"), "SASRec": ("pretrain",)}
+    assert [own["name"] for own in shown["lists"]] == [f"{name}, {p}" for name, own in phases.items() for p in own]
+    consistent(shown, dataset, 8)
+    pad, sasrec = folder / "pad-sasrec-ce-best-s0", folder / "sasrec-sasrec-ce-best-s0,pretrain.epochs=3"
+    assert [own["name"] for own in shown["lists"] if own["served"]] == [f"PAD, {read_results(pad)['served']}"]
+    of = [read_ranks(pad)[f"test/{phase}"] for phase in phases["PAD"]] + [read_ranks(sasrec)["test/pretrain"]]
+    split = dataset.split("test", 8)
+    assert len(shown["users"]) == len(split.user) < 50  # every one
+    for user in shown["users"]:
+        place = split.user.tolist().index(dataset.user_ids.index(user["user"]))
+        assert [own["rank"] for own in user["lists"]] == [ranks[place] for ranks in of]
+    results = [read_results(pad)["phases"][phase]["test"] for phase in phases["PAD"]]
+    for own, test in zip(shown["lists"], results, strict=False):
+        assert (own["HR"], own["nDCG"]) == pytest.approx((test["HR@10"], test["nDCG@10"]))
 
 
 @pytest.mark.parametrize(
