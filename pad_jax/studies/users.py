@@ -99,6 +99,7 @@ def contents(title: str, dataset: Dataset, split: Split, lists: list[Lists]) -> 
                 "history": [place(item) for item in history.tolist()],
                 "earlier": before - len(history),
                 "target": place(int(split.target[places[row]])),
+                "met": bool(split.target[places[row]] in met[row]),
                 "lists": shown,
             }
         )

@@ -91,7 +91,8 @@ def consistent(shown, dataset, length):
             assert own["scores"] == sorted(own["scores"], reverse=True)
             np.testing.assert_allclose(np.sum(own["parts"], axis=1), own["scores"], atol=0.003)
             assert np.shape(own["parts"])[1] == len(about["experts"])
-            if events[-1] in met:
+            assert user["met"] == (events[-1] in met)
+            if user["met"]:
                 continue  # a target that was met before is no candidate
             assert (user["target"] in own["items"]) == (own["rank"] <= shown["k"])
             if own["rank"] <= shown["k"]:
@@ -173,7 +174,7 @@ def test_a_user_is_chosen_by_keys(visit, shown):
     assert page.locator("#events .title").all_text_contents() == titles_of(shown, user["history"])
     assert listed(page) == titles_of(shown, own["items"])
     assert page.locator("#target-item").inner_text().startswith(titles_of(shown, [user["target"]])[0])
-    assert page.inner_text("#ranks strong") == f"rank {own['rank']:g}"
+    assert page.inner_text("#ranks strong") == ("no rank" if user["met"] else f"rank {own['rank']:g}")
     assert page.locator("#ranks .hit").count() == page.locator("#lists .tag.hit").count() == (own["rank"] <= 10)
     assert page.locator("#lists .swatch").count() == 3
     widths = [part.bounding_box()["width"] for part in page.locator(".shares").first.locator("i").all()]
