@@ -5,7 +5,8 @@ asks and who answers share the machine. A request is a list of 10 for a history 
 
 --soak SECONDS asks with twice as many connections as requests may wait: every answer has to be 200 or 503, and no
 connection may break. --fuzz N sends N requests of nonsense: every answer to bad input has to be one line of JSON, and
-none a 500.
+none a 500. --search N times N queries of the search of titles, as somebody types a word or two of a title, over
+generated titles of 6 to 12 words: a list of 10, without the service around it.
 """
 
 import asyncio
@@ -32,11 +33,13 @@ from benchmarks.harness import Report, arguments, run
 from benchmarks.problem import configuration, generated
 from pad_jax.errors import UserError
 from pad_jax.models.scorer import Scorer
+from pad_jax.service.titles import Titles
 from pad_jax.serving import Model
 from pad_jax.serving.artifact import Text
 
 _CONNECTIONS = (1, 16, 64)
 _K = 10
+_TITLES = (8_347, 100_000)  # Prime Pantry's, and those of a larger shop
 _METHODS = ("GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD")
 _PATHS = ("/", "/recommend", "/similar", "/items", "/users", "/models", "/health", "/metrics", "/openapi.json", "/x")
 
@@ -81,7 +84,9 @@ async def ask(port: int, bodies: Iterator[bytes], seconds: float, connections: i
                 if writer is None:
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 body, began = next(bodies), time.perf_counter()
-                writer.write(b"POST /recommend HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+                writer.write(
+                    b"POST /recommend HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+                )
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = next(int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:"))
                 await reader.readexactly(length)
@@ -203,7 +208,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="as serve.batch (default %(default)s)")
     parser.add_argument("--soak", type=float, default=0, metavar="SECONDS")
     parser.add_argument("--fuzz", type=int, default=0, metavar="REQUESTS")
+    parser.add_argument("--search", type=int, default=0, metavar="QUERIES")
     options = parser.parse_args()
+    if options.search:
+        with Report("service", _columns(options)) as report:
+            for count in _TITLES:
+                report.add(titles=count, queries=options.search, **searched(count, options.search))
+        return
     with tempfile.TemporaryDirectory() as place, Report("service", _columns(options)) as report:
         model = model_of(options.items)
         model.save(Path(place) / "model", histories=True)
@@ -219,9 +230,33 @@ def main() -> None:
 def _columns(options: Any) -> tuple[str, ...]:
     if options.fuzz:
         return ("requests", "200", "400", "404", "405")
+    if options.search:
+        return ("titles", "queries", "build_s", "median_ms", "p99_ms", "most_ms")
     if options.soak:
         return ("connections", "waiting", "seconds", "200", "503", "broken", "MiB_before", "MiB_after")
     return ("connections", "requests_per_second", "p50_ms", "p99_ms", "bare_ms", "bare_batch_per_second")
+
+
+def searched(count: int, queries: int) -> dict[str, float]:
+    """Seconds of the index of so many titles, and milliseconds of queries in it."""
+    drawn = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    vocabulary = ["".join(drawn.choice(letters, drawn.integers(2, 10))) for _ in range(20_000)]
+    odds = 1 / (1 + np.arange(len(vocabulary)))  # Zipf's law
+    words = drawn.choice(len(vocabulary), (count, 12), p=odds / odds.sum())
+    titles = [" ".join(vocabulary[w] for w in row[: 6 + n % 7]) for n, row in enumerate(words)]
+    began = time.perf_counter()
+    index = Titles(titles, drawn.integers(0, 100, count))
+    build, took = time.perf_counter() - began, []
+    for title in drawn.choice(titles, queries):
+        begin = int(drawn.integers(0, 5))
+        whole = " ".join(title.split()[begin : begin + int(drawn.integers(1, 3))])
+        query = whole[: int(drawn.integers(1, len(whole) + 1))]
+        began = time.perf_counter()
+        index.search(query, _K)
+        took.append(1000 * (time.perf_counter() - began))
+    median, p99 = np.percentile(took, [50, 99])
+    return {"build_s": build, "median_ms": median, "p99_ms": p99, "most_ms": max(took)}
 
 
 def _named(statuses: Counter) -> dict[str, int]:

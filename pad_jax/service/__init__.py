@@ -14,8 +14,9 @@ from pad_jax.errors import UserError
 from pad_jax.pipeline import Run
 from pad_jax.recommend import of_today
 from pad_jax.registry import SECTIONS
+from pad_jax.service.hosts import Hosts
 from pad_jax.serving import Model, load
-from pad_jax.settings import setting
+from pad_jax.settings import Config, setting
 from pad_jax.workdir.identity import locked
 
 
@@ -39,7 +40,14 @@ class ServeSettings:
     )
     drain: float = setting(20.0, "what is in flight may take after SIGTERM", unit="seconds", least=0)
     beside: tuple[str, ...] = setting((), "workdirs or folders of models that are served, too")
+    hosts: tuple[str, ...] = setting(
+        (), "host names that it may be asked by, beside localhost and what `host` says; `*`: any (DNS rebinding)"
+    )
     origins: tuple[str, ...] = setting((), "web origins whose pages may call the API (CORS)")
+
+    def check(self, config: Config) -> None:
+        del config
+        Hosts(self.host, self.hosts)
 
 
 SECTIONS.register("serve", ServeSettings)

@@ -1,22 +1,19 @@
 """The application: routes, limits, newer models, and the server that runs it."""
 
 import asyncio
-import base64
 import contextlib
-import hashlib
 import json
-import re
 import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -31,8 +28,10 @@ from pad_jax.errors import UserError
 from pad_jax.service import ServeSettings
 from pad_jax.service.batches import Batches, BusyError
 from pad_jax.service.checks import POPULARITY, Fields, RefusedError, body_of, one_line
+from pad_jax.service.hosts import Hosts
 from pad_jax.service.models import Asked, Options, Served, Source
 from pad_jax.service.openapi import description
+from pad_jax.service.page import page
 
 _SLOW = 20.0  # seconds in which a body has to be there
 _RECOMMEND = (
@@ -297,7 +296,10 @@ def application(service: Service) -> Starlette:
         what = {404: "there is no such path", 405: "this path has another method"}.get(error.status_code, error.detail)
         return _json({"error": what}, error.status_code, error.headers or {})
 
-    middleware = [Middleware(_Counted, service=service, known={*paths, "/", "/metrics"})]
+    middleware = [
+        Middleware(_Counted, service=service, known={*paths, "/", "/metrics"}),
+        Middleware(_Named, hosts=Hosts(service.settings.host, service.settings.hosts)),
+    ]
     if service.settings.origins:
         middleware.append(
             Middleware(
@@ -339,31 +341,24 @@ class _Counted:
             self.service.seconds.labels(route).observe(time.perf_counter() - started)
 
 
+class _Named:
+    """Refuses requests to another host; Starlette's `TrustedHostMiddleware` knows no addresses and answers in text."""
+
+    def __init__(self, app: ASGIApp, hosts: Hosts):
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        named = Headers(scope=scope).getlist("host") if scope["type"] == "http" else []  # HTTP/1.0 may name none
+        app, other = self.app, next((host for host in named if not self.hosts.allow(host)), None)
+        if other is not None:
+            app = _json({"error": one_line(f"host {other[:100]!r} is not served here: name it in serve.hosts")}, 421)
+        await app(scope, receive, send)
+
+
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     # ASCII: a request may bring half a letter that no encoding knows
     content = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return Response(content, status, dict(headers or {}), "application/json")
-
-
-def page() -> tuple[bytes, str]:
-    """The page, and a policy that lets nothing run but its own script and style."""
-    content = (files("pad_jax.service") / "page.html").read_text(encoding="utf-8")
-
-    def hashed(tag: str) -> str:
-        (inside,) = re.findall(rf"<{tag}>(.*?)</{tag}>", content, re.S)
-        return "'sha256-" + base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode() + "'"
-
-    policy = {
-        "default-src": "'none'",
-        "script-src": hashed("script"),
-        "style-src": hashed("style"),
-        "connect-src": "'self'",
-        "img-src": "data:",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-        "frame-ancestors": "'none'",
-    }
-    return content.encode(), "; ".join(f"{name} {value}" for name, value in policy.items())
 
 
 class _Server(uvicorn.Server):

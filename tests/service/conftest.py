@@ -40,7 +40,7 @@ def serving(models, tmp_path):
             [tmp_path / name for name in names], read or (lambda folder: models[folder.name]), frozenset(["u3"])
         )
         service = Service(found, settings, tmp_path)
-        with TestClient(application(service)) as client:
+        with TestClient(application(service), base_url="http://127.0.0.1") as client:
             client.service = service
             yield client
 

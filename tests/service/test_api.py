@@ -285,7 +285,7 @@ def test_a_newer_model_is_swapped_in_under_load(tmp_path, models, capsys):
     assert lists[0] != lists[1]
     service = Service(sources([tmp_path / "m"]), settings_from({"reload": 0.05, "batch": 4}))
     answers, stop = [], threading.Event()
-    with TestClient(application(service)) as client:
+    with TestClient(application(service), base_url="http://127.0.0.1") as client:
 
         def load():
             while not stop.is_set():

@@ -32,7 +32,9 @@ def test_sigterm_answers_what_is_in_flight(folders, tmp_path):
         assert requests.get(url + "/health", timeout=60).json()["status"] == "ok"
         body = b'{"history": ["i1", "i2"], "model": "second"}'
         with socket.create_connection(("127.0.0.1", port)) as slow:
-            slow.sendall(b"POST /recommend HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body[:5])
+            slow.sendall(
+                b"POST /recommend HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n" % len(body) + body[:5]
+            )
             time.sleep(0.3)
             process.send_signal(signal.SIGTERM)
             until = time.monotonic() + 20
