@@ -6,7 +6,7 @@ with all events before it as the history. Candidates are the films that somebody
 not; one that a model does not know, nor can by its title, is never found.
 
     kept    the model of the week before the first, as it is; new films by their titles where the method reads texts
-    warm    from last week's warm model (config.start), for --epochs epochs a phase
+    warm    from last week's warm model (config.start), its items' rows times --scale, for --epochs epochs a phase
     anew    from fresh parameters, for up to --anew epochs a phase, as validation says
 
 CPU seconds are of the whole command: reading, compiling, training, ranking, baselines, export. Lines are kept in
@@ -42,6 +42,9 @@ def main() -> None:
     parser.add_argument("--weeks", type=int, default=10, help="steps, the last ones of the data (default %(default)s)")
     parser.add_argument("--method", default="sasrec", help="(default %(default)s)")
     parser.add_argument("--epochs", type=int, default=2, help="of the warm model, a phase (default %(default)s)")
+    parser.add_argument(
+        "--scale", type=float, default=0.5, help="train.start_scale of the warm model (default %(default)s)"
+    )
     parser.add_argument("--anew", type=int, default=30, help="at most, of the new model, a phase (default %(default)s)")
     parser.add_argument("--workdir", default="runs/weekly", help="(default %(default)s)")
     parser.add_argument("settings", nargs="*", help="further --config.FIELD=VALUE of all training, after --")
@@ -52,15 +55,16 @@ def main() -> None:
     folder = Path(options.workdir) / options.method
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "weekly.jsonl"
-    identity = {"epochs": options.epochs, "anew": options.anew, "settings": options.settings}
+    identity = {n: getattr(options, n) for n in ("epochs", "scale", "anew", "settings")}
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     if any(line["of"] != identity for line in lines):
-        raise UserError(f"{log} is of other --epochs, --anew or settings; name another --workdir")
+        raise UserError(f"{log} is of other --epochs, --scale, --anew or settings; name another --workdir")
     end = int(events["time"].max()) + 1  # type: ignore[arg-type]
     known = {(line["week"], line["way"]): line for line in lines}
     columns = ("week", "way", "users", "unknown", "hr10", "ndcg10", "epochs", "cpu", "share")
     first = options.weeks + 1
-    few = {f"{phase}.epochs": options.epochs for phase in ("pretrain", "align", "finetune")}
+    few: dict[str, Any] = {f"{phase}.epochs": options.epochs for phase in ("pretrain", "align", "finetune")}
+    few |= {"train.start_scale": options.scale}
     with Report("weekly", columns) as report:
         for week in range(first, 0, -1):
             asked, place = end - week * WEEK, folder / f"week-{week:02d}"

@@ -250,7 +250,8 @@ class Run:
         if self.earlier:
             if phase is self.method.phases[0]:
                 say(self.earlier.told(self.method, self.dataset.item_ids))
-            params, carried = self.earlier.begin(self.method, phase, params, self.dataset.item_ids)
+            scale = self.config.train.start_scale
+            params, carried = self.earlier.begin(self.method, phase, params, self.dataset.item_ids, scale)
         trained, kept = split(params, phase.keep)
         if phase.held_out and not self.config.data.holdout:
             trained = self._not_learned(phase, trained, carried)

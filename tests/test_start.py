@@ -46,17 +46,20 @@ NEW_ITEMS = fresh(14, seed=1)
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.lists(st.sampled_from([*OLD, *(f"new{n}" for n in range(5))]), min_size=1, unique=True))
-def test_rows_go_by_item_id(item_ids):
+@given(
+    st.lists(st.sampled_from([*OLD, *(f"new{n}" for n in range(5))]), min_size=1, unique=True),
+    st.sampled_from([1.0, 0.5]),
+)
+def test_rows_go_by_item_id(item_ids, scale):
     """Under any permutation of a catalogue from which items are gone and to which others have come."""
     old = fresh(len(OLD))
     own = merge(NEW_ITEMS, {})
     own["tables"] = {"id": NEW_ITEMS["tables"]["id"][: len(item_ids) + 1]}
-    found, carried = earlier(old, OLD).begin(method_of(CONFIG), PHASE, own, item_ids)
+    found, carried = earlier(old, OLD).begin(method_of(CONFIG), PHASE, own, item_ids, scale)
     table = np.asarray(found["tables"]["id"])
     assert not table[0].any()
     for number, item in enumerate(item_ids, 1):
-        row = old["tables"]["id"][1 + OLD.index(item)] if item in OLD else own["tables"]["id"][number]
+        row = scale * old["tables"]["id"][1 + OLD.index(item)] if item in OLD else own["tables"]["id"][number]
         np.testing.assert_array_equal(table[number], row)
     for a, b in zip(jax.tree.leaves(found["encoders"]), jax.tree.leaves(old["encoders"]), strict=True):
         np.testing.assert_array_equal(a, b)

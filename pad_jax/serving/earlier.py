@@ -81,9 +81,11 @@ class Earlier:
                 raise UserError(f"config.start={self.path} has no ID tables: an earlier version made it; train it anew")
 
     def begin(
-        self, method: Method, phase: Phase, params: dict[str, Any], item_ids: Sequence[str]
+        self, method: Method, phase: Phase, params: dict[str, Any], item_ids: Sequence[str], scale: float = 1.0
     ) -> tuple[dict[str, Any], set[str]]:
         """(parameters of a phase, paths of those that are the earlier model's) from those it would begin with else.
+
+        Rows of items are multiplied by `scale`.
 
         Raises UserError where shapes differ.
         """
@@ -111,7 +113,10 @@ class Earlier:
                     f"the settings of that one, or leave config.start out"
                 )
             new = jnp.asarray(theirs[name], values.dtype)
-            flat[name] = jnp.where((rows > 0)[:, None], new[rows], values) if by_item else jnp.array(new, copy=True)
+            if by_item:
+                flat[name] = jnp.where((rows > 0)[:, None], scale * new[rows], values)
+            else:
+                flat[name] = jnp.array(new, copy=True)
             carried.add(name)
         return unflatten_dict(flat, sep="/"), carried
 

@@ -59,6 +59,13 @@ class TrainSettings:
         least=0,
         best=0.2,
     )
+    start_scale: float = setting(
+        1.0,
+        "what the rows of items that config.start brings are multiplied by; below 1 training overfits less to what the "
+        "earlier model has seen",
+        "O; Ash and Adams 2020 shrink all parameters",
+        above=0,
+    )
     sampled: int = setting(512, "items drawn per step for a loss that needs samples", "O", least=1, below=2**24)
 
 
