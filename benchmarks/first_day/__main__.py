@@ -20,22 +20,22 @@ from pad_jax.errors import UserError
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library", choices=list(LIBRARIES), help="whose jobs are done")
+    parser.add_argument("whose", choices=list(LIBRARIES), help="library whose jobs are done")
     parser.add_argument("--generated", action="store_true", help="the generated tables in any case")
     parser.add_argument("--epochs", type=int, default=3, help="of training, a phase (default %(default)s)")
     parser.add_argument("--workdir", default="runs/first_day", help="(default %(default)s)")
     options = parser.parse_args()
-    jobs = jobs_of(options.library)
+    jobs = jobs_of(options.whose)
     lines = {library: lines_of(library) for library in LIBRARIES}
     tables = None if options.generated else movietweetings()
     name = "generated" if tables is None else "movietweetings"
-    asked = shop(Path(options.workdir) / name / options.library, *(tables or generated()), options.epochs)
-    version = pad_jax.__version__ if options.library == "ours" else importlib.metadata.version(options.library)
-    table = Table("job", *LIBRARIES, "ran", "seconds", title=f"Lines of code; ran: {options.library} {version}, {name}")
+    asked = shop(Path(options.workdir) / name / options.whose, *(tables or generated()), options.epochs)
+    version = pad_jax.__version__ if options.whose == "ours" else importlib.metadata.version(options.whose)
+    table = Table("job", *LIBRARIES, "ran", "seconds", title=f"Lines of code; ran: {options.whose} {version}, {name}")
     given, failed = [asked], False
     for job, function in jobs.items():
         begin, outcome = time.perf_counter(), "-"
-        if lines[options.library][job]:
+        if lines[options.whose][job]:
             try:
                 answer = function(*given)
                 check(job, asked, answer)

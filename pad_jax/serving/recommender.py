@@ -452,14 +452,13 @@ class Model:
             return as_frame(self.results)
         if self.histories is None:
             raise UserError(_NO_HISTORIES)
+        ids = set(self.item_ids)
         next_ones = self._events(events).frame
         next_ones = next_ones.sort("time", maintain_order=True) if "time" in next_ones.columns else next_ones
-        next_ones = next_ones.filter(pl.col("item").is_in(list(self.item_ids))).unique(
-            "user", keep="first", maintain_order=True
-        )
-        known = self.histories.with_columns(
-            pl.col("history").list.eval(pl.element().filter(pl.element().is_in(list(self.item_ids))))
-        ).filter(pl.col("history").list.len() > 0)
+        next_ones = next_ones.filter(pl.col("item").is_in(list(ids))).unique("user", keep="first", maintain_order=True)
+        kept = [[item for item in history if item in ids] for history in self.histories["history"]]
+        known = self.histories.with_columns(history=pl.Series(kept, dtype=pl.List(pl.String)))
+        known = known.filter(pl.col("history").list.len() > 0)
         asked = next_ones.join(known, on="user", how="inner", maintain_order="left")
         if not asked.height:
             raise UserError("no user has an event of a known item in there and a history in the model")

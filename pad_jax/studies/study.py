@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ class Study:
             if same and theirs["text_encoder"] == run.text.manifest:
                 run.workdir.write_config(run.method.phases[0].name)
                 mine |= {name: theirs[name] for name in ("baselines", "text_encoder")}
-                run.workdir.write(but_of(theirs["phases"], read_ranks(path, theirs["of"])))
+                run.workdir.write(of_baselines(theirs, read_ranks(path, theirs["of"])))
 
     def baselines(self) -> dict[str, dict[str, Any]]:
         """Test metrics of the baselines that hardly learn."""
@@ -232,7 +232,7 @@ def inherit(run: Run, base: Run, phases: Sequence[str]) -> None:
             if not part.exists():
                 raise UserError(f"{part} is missing; put it back, or remove {base.workdir.path} to train it again")
     known = read_ranks(base.path, base.workdir.of)
-    ranks = but_of(theirs["phases"], known)
+    ranks = of_baselines(theirs, known)
     for phase, (log, best) in parts.items():
         to = run.workdir.path / phase
         run.workdir.write_config(phase)
@@ -252,9 +252,10 @@ def inherit(run: Run, base: Run, phases: Sequence[str]) -> None:
     run.workdir.write(ranks)
 
 
-def but_of(phases: Collection[str], ranks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Ranks that are not of these phases: those of the baselines, and what is known of users."""
-    return {name: values for name, values in ranks.items() if name.partition("/")[2] not in phases}
+def of_baselines(results: Mapping[str, Any], ranks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of the ranks of a run those of its baselines, and what is known of users; not those of its phases."""
+    names = {*results["baselines"], "target_count", "items_met"}
+    return {name: values for name, values in ranks.items() if name.partition("/")[2] in names}
 
 
 #: From the name of a config file to its configuration.

@@ -3,17 +3,19 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from pad_jax.models.sasrec import SASRec
-from tests.support.data import laid_out
-from tests.support.states import LENGTH, encode, start
+from pad_jax.models.sasrec import SASRec, sasrec
+from tests.support.data import laid_out, small_config
+from tests.support.states import LENGTH, WIDTH, encode, start
 
 
-def test_sasrec_written_out(histories):
-    """The post-norm network in plain numpy on one unpadded history."""
+@pytest.mark.parametrize(("scale", "times"), [("none", 1.0), ("sqrt", WIDTH**0.5)])
+def test_sasrec_written_out(histories, scale, times):
+    """The post-norm network in plain numpy on one unpadded history, its inputs scaled or not."""
     grid, _ = histories
     mask = np.ones((1, LENGTH), bool)
-    model = SASRec(blocks=2, heads=2)
+    model = sasrec(small_config(sasrec__scale=scale, sasrec__norm="post", sasrec__blocks=2, sasrec__ffn=4))
     params = start(model, mask)
     p = jax.tree.map(np.asarray, params["params"])
 
@@ -21,7 +23,7 @@ def test_sasrec_written_out(histories):
         centred = x - x.mean(-1, keepdims=True)
         return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * p[name]["scale"] + p[name]["bias"]
 
-    x = norm(grid[0] + p["positions"], "norm_input")
+    x = norm(times * grid[0] + p["positions"], "norm_input")
     for block in range(2):
         q, k, v = (x @ p[f"block_{block}_{n}"]["kernel"] for n in "qkv")
         heads = []
