@@ -6,6 +6,9 @@ last event is such an item are asked for: their history before it, without new i
 items. Beside it the baselines that need no training (pad_jax/evaluation/baselines.py), which know the new titles as
 they know the others, and nDCG@10 of the method minus that of the best of them, with a 95 % bootstrap interval.
 
+`--weights` multiplies the scores of new items and shows what it does to all users, by the events before the last
+(`valid`) and the last (`test`): what new items gain, and what users of others lose.
+
 The run is kept in `--workdir`; a killed one goes on.
 """
 
@@ -34,6 +37,9 @@ def main() -> None:
     parser.add_argument("--workdir", default="runs/new_items", help="(default %(default)s)")
     parser.add_argument("--method", default="blend", help="what is trained (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the held-out items and of training")
+    parser.add_argument(
+        "--weights", type=float, nargs="+", default=[], metavar="W", help="of new items (default: none)"
+    )
     parser.add_argument("settings", nargs="*", help="further --config.FIELD=VALUE of the training, after --")
     options = parser.parse_args()
     folder = Path(options.workdir)
@@ -88,6 +94,34 @@ def main() -> None:
                 interval = f"{100 * minus.mean:+.2f} [{100 * minus.low:+.2f}, {100 * minus.high:+.2f}], {best}"
                 figures |= {"ndcg10_minus_best": interval}
             report.add(scorer=name, **counts, **figures)
+    if options.weights:
+        weigh(model, options.weights, sequences, new, ids)
+
+
+def weigh(model: pad_jax.Model, weights: list[float], sequences: list[np.ndarray], new: np.ndarray, ids: np.ndarray):
+    """nDCG@10 of the users of new and of known items, with other weights of the new ones."""
+    columns = ("split", "weight", "users", "ndcg10", "ndcg10_of_new", "ndcg10_of_known", "new_share_of_lists")
+    own = model.artifact.scorer.of_new
+    with Report("new_items_weights", columns) as report:
+        for split, place in (("valid", -2), ("test", -1)):
+            asked = [(part[:place][~new[part[:place]]], part[place]) for part in sequences]
+            asked = [(ids[history].tolist(), target) for history, target in asked if len(history)]
+            target = np.array([target for _, target in asked])
+            for weight in weights:
+                gates = model.artifact.gates.copy()
+                gates[-int(new.sum()) :] *= weight / own
+                other = pad_jax.Model(replace(model.artifact, gates=gates))
+                lists = other.recommend([history for history, _ in asked], k=10).items
+                gain = 100 * ((lists == ids[target][:, None]) / np.log2(np.arange(2, 12))).sum(axis=1)
+                report.add(
+                    split=split,
+                    weight=weight,
+                    users=len(asked),
+                    ndcg10=float(gain.mean()),
+                    ndcg10_of_new=float(gain[new[target]].mean()),
+                    ndcg10_of_known=float(gain[~new[target]].mean()),
+                    new_share_of_lists=100 * float(np.isin(lists.astype(str), ids[new].astype(str)).mean()),
+                )
 
 
 def without(data: Dataset, new: np.ndarray) -> Dataset:

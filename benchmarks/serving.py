@@ -58,13 +58,13 @@ def main() -> None:
     start, bins = pack((inputs > 0).sum(axis=1)[None], length)
     tokens = int(bins[0]) * length
     vectors = {e: jnp.asarray(x) for e, x in model.artifact.vectors.items()}
-    items = jnp.asarray(model.item_vectors())
+    items, counts = jnp.asarray(model.item_vectors()), jnp.asarray(model.artifact.counts)
 
     @jax.jit
     def bare(inputs, start):
         layout = lay_out(inputs > 0, start, tokens)
         ids = jnp.take(inputs.reshape(-1), layout.grid.cell, mode="fill", fill_value=0)
-        users = scorer.users(model.artifact.params, {e: x[ids] for e, x in vectors.items()}, layout)
+        users = scorer.users(model.artifact.params, {e: x[ids] for e, x in vectors.items()}, layout, counts[ids])
         return layout.last(scorer.joined(users)) @ items.T
 
     on_device = jnp.asarray(inputs), jnp.asarray(start[0])

@@ -184,11 +184,11 @@ def _for_users(scorer: Scorer, batch: int, function: Callable[..., Any]) -> Call
 
     @functools.partial(jax.pmap, axis_name=parallel.AXIS, in_axes=(None, 0, None), static_broadcasted_argnums=2)
     def on_device(shared, rows: tuple[Array, Array, Array, Array], tokens: int):
-        params, vectors, items, more = shared
+        params, counts, vectors, items, more = shared
         inputs, target, history, start = rows
         layout = lay_out(inputs > 0, start, tokens)
         ids = jnp.take(inputs.reshape(-1), layout.grid.cell, mode="fill", fill_value=0)
-        users = scorer.users(params, jax.tree.map(lambda x: x[ids], vectors), layout)
+        users = scorer.users(params, jax.tree.map(lambda x: x[ids], vectors), layout, counts[ids])
         count = len(jax.tree.leaves(vectors)[0])
         score = functools.partial(scorer.scores, rows=count)
         users = jax.tree.map(layout.last, users)
@@ -209,7 +209,7 @@ def _for_users(scorer: Scorer, batch: int, function: Callable[..., Any]) -> Call
 
     def over_users(params: Params, data: DeviceData, split: Split, splits: Sequence[Split], *more: Any) -> Any:
         params = parallel.as_global(params)
-        shared = (params, *catalogue(params, data), parallel.replicate(more))
+        shared = (params, jnp.asarray(data.counts), *catalogue(params, data), parallel.replicate(more))
         order, start, _ = packed(split)
         tokens = max(packed(other)[2] for other in splits)
         width = max(1, *(other.history.width for other in splits))

@@ -66,9 +66,11 @@ def forward(
     scored = scored_items(config, batch, len(bucket))
     items = scorer.item_vectors(params, scored.ids, data, key)
     inputs = jax.tree.map(lambda x: batch.inputs_of(x[scored.event_row]), vectors_of(items))
-    users = scorer.users(params, inputs, batch.layout, key, batch.targets)
+    counts = jnp.asarray(data.counts)
+    met = batch.inputs_of(counts[batch.event_item])
+    users = scorer.users(params, inputs, batch.layout, met, key, batch.targets)
     reads_text = any(EXPERTS[expert].reads_text for expert in scorer.experts)
-    prior = log_prior(config, jnp.asarray(data.counts)[scored.ids]) if reads_text else None
+    prior = log_prior(config, counts[scored.ids]) if reads_text else None
     drawn = scored.drawn_row, scored.drawn_ids
     return Forward(users, scored.ids, items, bucket[scored.ids], prior, scored.event_row, *drawn, len(bucket) - 1)
 

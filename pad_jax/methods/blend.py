@@ -24,6 +24,8 @@ from pad_jax.settings import Config, setting
 
 #: The shares of learned, followers and words, and what multiplies their sum in the loss: where both start.
 STARTS, SHARPNESS = (0.06, 0.34, 0.6), 70.0
+#: Training events of a newest item for which the shares are what they are.
+TYPICAL = 20.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class BlendSettings:
     followers: int = setting(64, "items that most often followed an item", "O", unit="items", least=1, below=2**16)
     words: int = setting(512, "directions of the words of all titles", "V", least=1, below=2**16)
     whitening: float = setting(0.0, "their deviations are divided by themselves to this power", "V", least=0)
-    gate_rate: float = setting(20.0, "times learning_rate for the weights", "O", least=0)
+    gate_rate: float = setting(5.0, "times learning_rate for the weights", "O", least=0)
+    new: float = setting(1.3, "times the score of an item that is added to a trained model", "V", above=0)
 
 
 class LearnedExpert(DeltaExpert):
@@ -55,13 +58,27 @@ class LearnedExpert(DeltaExpert):
 
 
 class BlendGate(nn.Module):
-    """Shares of the experts, the same for every item; `sharpness` is the loss's own."""
+    """Shares of the experts, the same for every item, and how much each of them counts for a user; `sharpness` is the
+    loss's own.
+
+    A user whose newest item training met c times has share_k * ((1 + c) / (1 + `TYPICAL`))^slope_k, with slopes that
+    start at 0. Models of rules 2 have no slopes. An item that is added to a trained model has `new` times its score, in
+    place of what its followers would say: that they are none is no evidence yet, as it is of an old item.
+    """
+
+    new: float = 1.0
 
     @nn.compact
     def __call__(self, vectors: tuple, bucket: Int[Array, " R"]) -> Float[Array, "R K"]:
-        self.param("sharpness", lambda _: jnp.log(jnp.float32(SHARPNESS)))
+        if self.is_initializing():
+            self.param("sharpness", lambda _: jnp.log(jnp.float32(SHARPNESS)))
+            self.param("slopes", nn.initializers.zeros, (len(STARTS),))
         shares = jax.nn.softmax(self.param("shares", lambda _: jnp.log(jnp.asarray(STARTS, jnp.float32))))
         return jnp.broadcast_to(shares, (len(bucket), len(STARTS)))
+
+    def of_users(self, counts: Int[Array, " T"]) -> Float[Array, "T K"]:
+        slopes = self.get_variable("params", "slopes", jnp.zeros(len(STARTS)))
+        return jnp.exp(jnp.log((1 + counts) / (1 + TYPICAL))[:, None] * slopes[None])
 
 
 def blend_loss(
@@ -73,33 +90,35 @@ def blend_loss(
     look at the whole catalogue, and pay for what is popular wherever it stands.
     """
     rows = len(data.bucket)
+    params = {**jax.lax.stop_gradient(params), "gate": params["gate"]}
     items = scorer.item_vectors(params, jnp.arange(rows), data)
     history = jax.tree.map(lambda x: batch.inputs_of(x[batch.event_item]), vectors_of(items))
-    users = scorer.users(params, history, batch.layout)
-    items, users = jax.lax.stop_gradient((items, jax.tree.map(batch.layout.last, users)))
+    met = batch.inputs_of(jnp.asarray(data.counts)[batch.event_item])
+    users = scorer.users(params, history, batch.layout, met)
+    users = jax.tree.map(batch.layout.last, users)
     gated = scorer.gated(params, items, jnp.asarray(data.bucket))
     target = batch.layout.last(batch.targets)
-    met = batch.layout.grid.to_grid(batch.inputs_of(batch.event_item))
+    seen = batch.layout.grid.to_grid(batch.inputs_of(batch.event_item))
     sharpness = jnp.exp(params["gate"]["sharpness"])
 
     @jax.checkpoint
     def gain(part):
-        user, target, met = part
+        user, target, seen = part
         scores = sharpness * scorer.scores(user, gated, rows)
         own = jnp.take_along_axis(scores, target[:, None], axis=1)
-        user = jnp.arange(len(met))[:, None]
-        others = scores.at[user, met].set(-jnp.inf).at[:, 0].set(-jnp.inf)
+        user = jnp.arange(len(seen))[:, None]
+        others = scores.at[user, seen].set(-jnp.inf).at[:, 0].set(-jnp.inf)
         return 1 / jnp.log2(1.5 + jax.nn.sigmoid(others - own).sum(axis=1))  # the target itself adds 1/2
 
-    gains = map_blocks(gain, (users, target, met), rows_that_fit(rows))
-    known = (target > 0) & (met != target[:, None]).all(axis=1)
+    gains = map_blocks(gain, (users, target, seen), rows_that_fit(rows))
+    known = (target > 0) & (seen != target[:, None]).all(axis=1)
     return {"ndcg": (1.0, masked_mean(1 - gains, known))}
 
 
 def blend(config: Config) -> Method:
     """A learned expert, trained alone; then the shares of it, of counts and of words.
 
-    No expert moves in the second phase, which learns four numbers from the events of the validation split: the first
+    No expert moves in the second phase, which learns seven numbers from the events of the validation split: the first
     has not seen them, and an expert that knows its training events by heart would be trusted for it.
     """
     carried = ("tables/learned", "encoders/learned")
@@ -122,6 +141,6 @@ def blend(config: Config) -> Method:
 
 
 EXPERTS.register("learned", LearnedExpert())
-GATES.register("blend", lambda config, experts: BlendGate())
-#: 1: counts were those of the latest item alone.
-METHODS.register("blend", blend, settings=BlendSettings, rules=2)
+GATES.register("blend", lambda config, experts: BlendGate(config.blend.new))
+#: 1: counts were those of the latest item alone. 2: shares were the same for every user.
+METHODS.register("blend", blend, settings=BlendSettings, rules=3)

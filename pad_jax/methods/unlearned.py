@@ -57,6 +57,9 @@ class FollowersExpert(Unlearned):
         ids = jnp.broadcast_to(layout.bins(x["id"])[:, None], weight.shape)
         return {name: part.reshape(-1, weight.shape[-1]) for name, part in (("id", ids), ("weight", weight))}
 
+    def weighed(self, users: Any, weight: Float[Array, " T"]) -> Any:
+        return users | {"weight": users["weight"] * weight[:, None]}
+
     def score(self, users: Any, items: Any, rows: int) -> Float[Array, "n m"]:
         if len(items["item"]) != rows:
             raise UserError("the expert followers scores the whole catalogue alone: use a loss over it, as ce")

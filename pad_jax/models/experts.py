@@ -180,6 +180,12 @@ class Expert:
         """Of n users with m items, with `own_score`; both sides an array or a dictionary of arrays. `rows` is N + 1."""
         raise UserError(f"the expert {type(self).__name__} has `own_score` and lacks the method `score`")
 
+    def weighed(self, users: Any, weight: Float[Array, " T"]) -> Any:
+        """The user side with every score times `weight`, for gates that weigh users; with `own_score` it is its own."""
+        if self.own_score:
+            raise UserError(f"the expert {type(self).__name__} has `own_score` and lacks the method `weighed`")
+        return users * weight[:, None]
+
     def init(self, config: Config, key: PRNGKeyArray, items: int, text_width: int) -> dict[str, Any]:
         """Fresh parameters: `tables`, `towers` and `encoders`, those that it has."""
         table_key, tower_key, encoder_key = jax.random.split(key, 3)

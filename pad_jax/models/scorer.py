@@ -1,5 +1,7 @@
 """The scorer: score(u, i) = sum over experts k of gate_k(i) * <user_k, item_k(i)> (Eq. 8-11).
 
+A gate with a method `of_users` has a second factor for each expert, which depends on the user.
+
 Everything the project compares is a set of experts under this one scorer. Parameters are arguments, never state:
 
     params = {"tables":   {"id": E_id, "aligned": E_al},          explicit arrays [N+1, D], row 0 padding
@@ -128,6 +130,11 @@ class Scorer:
             raise UserError(f"the gate {self.gate!r} must give weights {expected}, not {list(weights.shape)}")
         return weights
 
+    @property
+    def of_new(self) -> float:
+        """What the weights of an item that is added to a trained model are multiplied by."""
+        return getattr(self._gate(), "new", 1.0)
+
     def gated(self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]) -> Items:
         """The item side of the score, from every expert's vectors and the items' frequency buckets."""
         return self.weighted(vectors_of(items), self.gates(params, items, bucket))
@@ -153,15 +160,17 @@ class Scorer:
         params: Params,
         inputs: Mapping[str, Any],
         layout: Layout,
+        counts: Int[Array, " T"],
         key: PRNGKeyArray | None = None,
         target: Int[Array, " T"] | None = None,
     ) -> dict[str, Any]:
-        """The user side of the score after every event, by expert.
+        """The user side of the score after every event, by expert, times what the gate makes of the user, if it does.
 
         Args:
             params: of all experts.
             inputs: every expert's item vectors of the T tokens.
             layout: where each token stands.
+            counts: how often training met each token's item.
             key: draws dropout; without it there is none.
             target: in training, the item that is to be predicted at each token.
         """
@@ -170,6 +179,10 @@ class Scorer:
             expert = EXPERTS[name]
             encoder, rngs = params.get("encoders", {}).get(name, {}), self._rngs(key, expert, 1)
             found[name] = expert.users(self.config, encoder, inputs[name], layout, target, rngs)
+        if len(self.experts) > 1 and hasattr(gate := self._gate(), "of_users"):
+            weights = apply(gate, params["gate"], counts, method="of_users")
+            for name, weight in zip(self.experts, weights.T, strict=True):
+                found[name] = EXPERTS[name].weighed(found[name], weight)
         return found
 
     def joined(self, users: Mapping[str, Any]) -> Float[Array, "n F"]:

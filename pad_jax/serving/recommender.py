@@ -340,7 +340,7 @@ class Model:
 
         An expert that cannot know them, as that of IDs, has nothing to say: its gate is 0 and the others are scaled to
         sum to one. The aligned expert has an ID row of zeros, that of codes the codes of the title, and the gate is
-        that of the coldest bucket. In a history, a new item has a vector of zeros for an expert that does not know it.
+        that of the coldest bucket, times what the gate has for new items (`blend.new`). In a history, a new item has a vector of zeros for an expert that does not know it.
         Raises UserError for an id that is there already, for vectors of another shape or with NaN, and for a model that
         knows no text.
         """
@@ -560,7 +560,7 @@ class Model:
         for number, expert in enumerate(scorer.experts):
             if expert not in knowing:
                 gates[:, number] = 0
-        return vectors, gates / gates.sum(axis=1, keepdims=True)
+        return vectors, np.float32(scorer.of_new) * gates / gates.sum(axis=1, keepdims=True)
 
     def _check_vectors(self) -> None:
         own = [expert for expert in self.artifact.scorer.experts if EXPERTS[expert].own_score]
@@ -630,6 +630,12 @@ class Model:
     def _says(self) -> Bool[Array, "I K"]:
         """Which experts say anything of an item."""
         return jnp.asarray(self.artifact.gates > 0)
+
+    @cached_property
+    def _met(self) -> Int[Array, " I"]:
+        """Training events of each item; zeros for a model of an earlier version, whose gate does not ask."""
+        counts = self.artifact.counts
+        return jnp.zeros(len(self.item_ids) + 1, jnp.int32) if counts is None else jnp.asarray(counts)
 
     @cached_property
     def _on_device(self) -> dict[str, Any]:
@@ -712,7 +718,7 @@ class Model:
             start, bins = pack((inputs > 0).sum(axis=1)[None], length)
             quarter = max(size // 4, 1)
             tokens = length * quarter * -(-int(bins[0]) // quarter)
-            users = _users(scorer, params, self._on_device, inputs, start[0], tokens)
+            users = _users(scorer, params, self._on_device, self._met, inputs, start[0], tokens)
             yield rows, _Encoded(size, users)
             begin = rows.stop
 
@@ -750,11 +756,12 @@ def _padded(lists: Sequence[np.ndarray], rows: int, width: int) -> Int32[np.ndar
 
 
 @jax.jit(static_argnames=("scorer", "tokens"))
-def _users(scorer: Scorer, params: Params, vectors: dict[str, Any], inputs, start, tokens: int) -> dict[str, Any]:
+def _users(scorer: Scorer, params: Params, vectors: dict[str, Any], counts, inputs, start, tokens) -> dict[str, Any]:
     """The user side of the score of left-padded rows of item numbers."""
     layout = lay_out(inputs > 0, start, tokens)
     ids = jnp.take(inputs.reshape(-1), layout.grid.cell, mode="fill", fill_value=0)
-    return jax.tree.map(layout.last, scorer.users(params, jax.tree.map(lambda x: x[ids], vectors), layout))
+    vectors = jax.tree.map(lambda x: x[ids], vectors)
+    return jax.tree.map(layout.last, scorer.users(params, vectors, layout, counts[ids]))
 
 
 @partial(jax.jit, static_argnames="scorer")

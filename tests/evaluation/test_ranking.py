@@ -84,7 +84,7 @@ def test_full_ranking_is_the_brute_force(pad_scorer, text):
         layout = laid_out(np.arange(8)[None] >= 8 - len(seen))
         row = jnp.zeros(8, jnp.int32).at[8 - len(seen) :].set(seen)
         inputs = {e: layout.grid.to_tokens(v.vector[row][None]) for e, v in items.items()}
-        return layout.last(scorer.joined(scorer.users(params, inputs, layout)))[0]
+        return layout.last(scorer.joined(scorer.users(params, inputs, layout, jnp.zeros(8, int))))[0]
 
     for name in ("valid", "test"):
         ranks = ranker(scorer, 16)(params, data, dataset.split(name, 8))

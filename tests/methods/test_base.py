@@ -63,7 +63,7 @@ def test_ranking_scores_are_training_logits(setup, dataset, name, recipe):
         vectors = scorer.item_vectors(params, jnp.arange(s.items + 1), data)
         gated = scorer.gated(params, vectors, data.bucket)
         inputs = {e: batch.inputs_of(v.vector[batch.event_item]) for e, v in vectors.items()}
-        return scorer.scores(scorer.users(params, inputs, batch.layout), gated, s.items + 1)
+        return scorer.scores(scorer.users(params, inputs, batch.layout, batch.targets), gated, s.items + 1)
 
     scores = all_scores(params, batch, s.data)
     valid = np.asarray(batch.valid)
@@ -103,7 +103,7 @@ def test_adjusted_logits_are_those_of_training_alone(setup, loss):
     def products(params, batch, data):
         items = scorer.item_vectors(params, jnp.arange(s.items + 1), data)["aligned"].vector
         inputs = {"aligned": batch.inputs_of(items[batch.event_item])}
-        return scorer.users(params, inputs, batch.layout)["aligned"] @ items.T
+        return scorer.users(params, inputs, batch.layout, batch.targets)["aligned"] @ items.T
 
     logits = np.asarray(products(state.params, batch, s.data), np.float64)[np.asarray(batch.valid)]
     with np.errstate(divide="ignore"):

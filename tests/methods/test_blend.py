@@ -10,9 +10,10 @@ import pytest
 import pad_jax
 from pad_jax.errors import UserError
 from pad_jax.evaluation.baselines import DECAY, scores_of
-from pad_jax.models.experts import EXPERTS, profile
+from pad_jax.methods.blend import BlendGate
+from pad_jax.models.experts import EXPERTS, Expert, profile
 from pad_jax.models.scorer import vectors_of
-from pad_jax.models.towers import unit
+from pad_jax.models.towers import apply, unit
 from pad_jax.pipeline import Run
 from pad_jax.run import run
 from pad_jax.settings import with_fields
@@ -49,7 +50,8 @@ def experts_alone(s, titled):
     batch, _ = s.batch()
     items = s.scorer(phase).item_vectors(params, jnp.arange(31), s.data)
     history = jax.tree.map(lambda x: batch.inputs_of(x[batch.event_item]), vectors_of(items))
-    users = jax.tree.map(batch.layout.last, s.scorer(phase).users(params, history, batch.layout))
+    met = batch.inputs_of(s.data.counts[batch.event_item])
+    users = jax.tree.map(batch.layout.last, s.scorer(phase).users(params, history, batch.layout, met))
     found = {
         "followers": EXPERTS["followers"].score(users["followers"], items["followers"].vector, 31),
         "words": users["words"] @ items["words"].vector.T,
@@ -118,13 +120,18 @@ def test_corrections_are_bounded_and_shrunk(setup, titled):
 
 @pytest.mark.slow
 def test_the_loss_is_ndcg_with_a_soft_rank(setup, titled):
-    """Against loops over the last event of each window; nothing but the shares and their sharpness moves."""
+    """Against loops over the last event of each window; nothing but the gate and its sharpness moves."""
     s = setup()
     phase = s.method.phases[1]
     params, found, inputs = experts_alone(s, titled)
     batch, _ = s.batch()
-    params["gate"] = {"sharpness": jnp.log(7.0), "shares": jnp.log(jnp.asarray([0.2, 0.5, 0.3]))}
-    total = 7 * sum(w * found[name] for w, name in zip((0.2, 0.5, 0.3), phase.experts, strict=True))
+    slopes = jnp.asarray([0.4, -0.5, -0.1])
+    shares = jnp.log(jnp.asarray([0.2, 0.5, 0.3]))
+    params["gate"] = {"sharpness": jnp.log(7.0), "shares": shares, "slopes": slopes}
+    met = (1 + titled.counts[inputs[:, -1:]]) / 21
+    assert len(np.unique(met)) > 3
+    weights = [w * met**slope for w, slope in zip((0.2, 0.5, 0.3), np.asarray(slopes), strict=True)]
+    total = 7 * sum(w * found[name] for w, name in zip(weights, phase.experts, strict=True))
     targets = np.asarray(s.data.windows)[:16, -1]
     losses = []
     for scores, target, history in zip(total, targets, inputs, strict=True):
@@ -142,7 +149,28 @@ def test_the_loss_is_ndcg_with_a_soft_rank(setup, titled):
     np.testing.assert_allclose(value(params), np.mean(losses), rtol=1e-4)
     gradient = jax.grad(value)(params)
     moved = {name for name in names(gradient) if np.asarray(_at(gradient, name)).any()}
-    assert moved == {"gate/shares", "gate/sharpness"}
+    assert moved == {"gate/shares", "gate/slopes", "gate/sharpness"}
+
+
+def test_a_gate_of_an_earlier_version_weighs_no_user():
+    """Its models have no slopes, and are served as they were."""
+    old = {"shares": jnp.zeros(3)}
+    weights = apply(BlendGate(), old, jnp.asarray([0, 20, 500]), method="of_users")
+    np.testing.assert_array_equal(weights, np.ones((3, 3)))
+    new = apply(BlendGate(), old | {"slopes": jnp.asarray([1.0, 0, -1])}, jnp.asarray([20, 41]), method="of_users")
+    np.testing.assert_allclose(new, [[1, 1, 1], [2, 1, 0.5]], rtol=1e-6)
+
+
+def test_a_score_of_its_own_is_weighed_by_its_expert():
+    weight, users = jnp.asarray([2.0, 0.5]), {"id": jnp.ones((2, 3), int), "weight": jnp.ones((2, 3))}
+    found = EXPERTS["followers"].weighed(users, weight)
+    np.testing.assert_array_equal(found["weight"], [[2, 2, 2], [0.5, 0.5, 0.5]])
+
+    class Own(Expert):
+        own_score = True
+
+    with pytest.raises(UserError, match="the expert Own has `own_score` and lacks the method `weighed`"):
+        Own().weighed(users, weight)
 
 
 def _at(tree, path):
@@ -185,7 +213,7 @@ def test_it_is_trained_served_and_knows_new_items_by_their_titles(named, titled,
     np.testing.assert_allclose(vectors["words"][31], vectors["words"][7], atol=1e-5)
     assert not vectors["words"][32].any()
     assert not vectors["followers"]["value"][31:].any()
-    np.testing.assert_allclose(gates[31:], gates[[7, 7]], rtol=1e-6)
+    np.testing.assert_allclose(gates[31:], 1.3 * gates[[7, 7]], rtol=1e-6)
     assert {"n1", "n2"} <= set(more.recommend([["i6"]], k=32, exclude_history=False).items[0])
     with pytest.raises(UserError, match="the score of the expert 'followers' is not an inner product"):
         model.item_vectors()
