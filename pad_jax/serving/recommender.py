@@ -340,7 +340,8 @@ class Model:
 
         An expert that cannot know them, as that of IDs, has nothing to say: its gate is 0 and the others are scaled to
         sum to one. The aligned expert has an ID row of zeros, that of codes the codes of the title, and the gate is
-        that of the coldest bucket, times what the gate has for new items (`blend.new`). In a history, a new item has a vector of zeros for an expert that does not know it.
+        that of the coldest bucket; `blend` multiplies it by `blend.new`. In a history, a new item has a vector of zeros
+        for an expert that does not know it.
         Raises UserError for an id that is there already, for vectors of another shape or with NaN, and for a model that
         knows no text.
         """
