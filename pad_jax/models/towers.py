@@ -19,9 +19,9 @@ def unit(x: Float[Array, "R D"]) -> Float[Array, "R D"]:
     return x * jax.lax.rsqrt(jnp.maximum((x * x).sum(axis=-1, keepdims=True), 1e-24))
 
 
-def apply(module: nn.Module, params: Any, *inputs: Any, rngs: Any = None, method: str | None = None) -> Any:
-    """What a module, or a method of it, makes of its inputs with these parameters."""
-    return module.apply({"params": params}, *inputs, rngs=rngs, method=method)
+def apply(module: nn.Module, params: Any, *inputs: Any, rngs: Any = None) -> Any:
+    """What a module makes of its inputs with these parameters."""
+    return module.apply({"params": params}, *inputs, rngs=rngs)
 
 
 class ItemVectors(NamedTuple):

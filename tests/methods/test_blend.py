@@ -13,7 +13,7 @@ from pad_jax.evaluation.baselines import DECAY, scores_of
 from pad_jax.methods.blend import BlendGate
 from pad_jax.models.experts import EXPERTS, Expert, profile
 from pad_jax.models.scorer import vectors_of
-from pad_jax.models.towers import apply, unit
+from pad_jax.models.towers import unit
 from pad_jax.pipeline import Run
 from pad_jax.run import run
 from pad_jax.settings import with_fields
@@ -155,9 +155,10 @@ def test_the_loss_is_ndcg_with_a_soft_rank(setup, titled):
 def test_a_gate_of_an_earlier_version_weighs_no_user():
     """Its models have no slopes, and are served as they were."""
     old = {"shares": jnp.zeros(3)}
-    weights = apply(BlendGate(), old, jnp.asarray([0, 20, 500]), method="of_users")
+    weights = BlendGate().apply({"params": old}, jnp.asarray([0, 20, 500]), method="of_users")
     np.testing.assert_array_equal(weights, np.ones((3, 3)))
-    new = apply(BlendGate(), old | {"slopes": jnp.asarray([1.0, 0, -1])}, jnp.asarray([20, 41]), method="of_users")
+    new = {"params": old | {"slopes": jnp.asarray([1.0, 0, -1])}}
+    new = BlendGate().apply(new, jnp.asarray([20, 41]), method="of_users")
     np.testing.assert_allclose(new, [[1, 1, 1], [2, 1, 0.5]], rtol=1e-6)
 
 
