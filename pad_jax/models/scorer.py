@@ -180,7 +180,7 @@ class Scorer:
             encoder, rngs = params.get("encoders", {}).get(name, {}), self._rngs(key, expert, 1)
             found[name] = expert.users(self.config, encoder, inputs[name], layout, target, rngs)
         if len(self.experts) > 1 and hasattr(gate := self._gate(), "of_users"):
-            weights = gate.apply({"params": params["gate"]}, counts, method="of_users")
+            weights: Any = gate.apply({"params": params["gate"]}, counts, method="of_users")
             for name, weight in zip(self.experts, weights.T, strict=True):
                 found[name] = EXPERTS[name].weighed(found[name], weight)
         return found
