@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import pad_jax
+from pad_jax.data.dataset import ItemLists
 from pad_jax.errors import UserError
 from pad_jax.evaluation.baselines import DECAY, scores_of
+from pad_jax.evaluation.ranking import rank_by_counting, ranker
 from pad_jax.methods.blend import BlendGate
 from pad_jax.models.experts import EXPERTS, Expert, profile
 from pad_jax.models.scorer import vectors_of
@@ -152,6 +154,28 @@ def test_the_loss_is_ndcg_with_a_soft_rank(setup, titled):
     assert moved == {"gate/shares", "gate/slopes", "gate/sharpness"}
 
 
+@pytest.mark.slow
+def test_ranks_are_of_scores_that_know_the_newest_item(setup, titled):
+    """Of the scores of the experts alone, added by hand."""
+    s = setup()
+    phase = s.method.phases[1]
+    params, found, inputs = experts_alone(s, titled)
+    slopes, shares = np.float32([1.5, -1.5, -0.5]), np.float32([0.2, 0.5, 0.3])
+    params["gate"] = {"sharpness": jnp.log(7.0), "shares": jnp.log(shares), "slopes": jnp.asarray(slopes)}
+    target = np.asarray(s.data.windows)[:16, -1]
+    nothing = ItemLists(np.zeros(0, np.int32), np.zeros(17, np.int64))
+    split = titled.split("valid", 8)._replace(inputs=inputs, target=target, history=nothing)
+    ranks = ranker(s.scorer(phase), 4)(jax.tree.map(np.asarray, params), s.host, split)
+
+    def by_hand(slopes):
+        weights = shares * ((1 + titled.counts[inputs[:, -1:]]) / 21) ** slopes
+        total = sum(w[:, None] * found[name] for w, name in zip(weights.T, phase.experts, strict=True))
+        return np.asarray(rank_by_counting(jnp.asarray(total), jnp.asarray(target), jnp.zeros((16, 1), int)))
+
+    np.testing.assert_allclose(ranks, by_hand(slopes), atol=0.5)
+    assert (np.abs(by_hand(slopes) - by_hand(np.zeros(3))) > 1).sum() > 3
+
+
 def test_a_gate_of_an_earlier_version_weighs_no_user():
     """Its models have no slopes, and are served as they were."""
     old = {"shares": jnp.zeros(3)}
@@ -218,6 +242,19 @@ def test_it_is_trained_served_and_knows_new_items_by_their_titles(named, titled,
     assert {"n1", "n2"} <= set(more.recommend([["i6"]], k=32, exclude_history=False).items[0])
     with pytest.raises(UserError, match="the score of the expert 'followers' is not an inner product"):
         model.item_vectors()
+
+    def parts(slopes):
+        """Each expert's part of the score of all items, behind i6."""
+        gate = {**model.artifact.params["gate"], "slopes": jnp.asarray(slopes)}
+        other = pad_jax.Model(replace(model.artifact, params={**model.artifact.params, "gate": gate}))
+        lists = other.recommend([["i6"]], k=30, exclude_history=False, explain=True)
+        return lists.parts[0][np.argsort(lists.items[0])]
+
+    slopes = np.float32([0.5, -1, 2])
+    met = model.artifact.counts[1 + list(model.item_ids).index("i6")]
+    np.testing.assert_allclose(
+        parts(slopes), parts(np.zeros(3, "f")) * ((1 + met) / 21) ** slopes, rtol=1e-4, atol=1e-7
+    )
     job = Run(with_fields(config, {"job": "evaluate"}), workdir, str)
     split = job.splits["test"]
     histories = [[titled.item_ids[i - 1] for i in row if i] for row in split.inputs]
