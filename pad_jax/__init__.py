@@ -12,7 +12,7 @@ from pad_jax.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from pad_jax.errors import UserError
-    from pad_jax.library import fit
+    from pad_jax.fitting import fit
     from pad_jax.serving import Model, Recommendations, load
     from pad_jax.training.loop import Epoch
 
@@ -24,7 +24,7 @@ _HOMES = {
     "Model": "serving",
     "Recommendations": "serving",
     "UserError": "errors",
-    "fit": "library",
+    "fit": "fitting",
     "load": "serving",
 }
 
