@@ -68,14 +68,14 @@ def prepare(folder: Path) -> None:
     values.data.path = str(folder)
     config = resolve(values)
     prepared.ROOT = folder / "runs"
-    seconds = []
+    seconds, peaks = [], []
     for _ in range(2):
         started = time.perf_counter()
         dataset = readers.load(config)
         seconds.append(time.perf_counter() - started)
-        peak = peak_mib() if len(seconds) == 1 else peak
+        peaks.append(peak_mib())
     counts = {"users": dataset.users, "items": dataset.items, "events": len(dataset.events)}
-    print(json.dumps(counts | {"prepare_s": seconds[0], "again_s": seconds[1], "peak_mib": peak}))
+    print(json.dumps(counts | {"prepare_s": seconds[0], "again_s": seconds[1], "peak_mib": peaks[0]}))
 
 
 if __name__ == "__main__":

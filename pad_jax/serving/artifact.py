@@ -66,6 +66,21 @@ class Artifact:
         """That made it, see `Workdir`; of earlier versions it is not known."""
         return str(self.identity.get("of", ""))
 
+    @property
+    def of_training(self) -> int:
+        """How many items training knew, which stand first."""
+        return len(self.item_ids) if self.trained is None else self.trained
+
+    @property
+    def known_counts(self) -> Int[np.ndarray, " I"]:
+        """Training events of each item. Raises UserError for a model of an earlier version, which has none."""
+        if self.counts is None:
+            raise UserError(
+                "the model was made by an earlier version and does not know the training counts of its items: run the "
+                "job `evaluate`, which makes it anew"
+            )
+        return self.counts
+
     @classmethod
     def of(
         cls,

@@ -1,4 +1,4 @@
-"""A trained model that scores: lists for histories, vectors, items that training never saw."""
+"""A trained model that scores: lists for histories, vectors, and models of a changed catalogue."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,26 +18,22 @@ import polars as pl
 from jaxtyping import Array, Bool, Float, Int, Int32
 from safetensors.numpy import save
 
-from pad_jax.batching.layout import lay_out, pack
-from pad_jax.blocks import map_blocks, rows_that_fit
+from pad_jax.batching.layout import pack
 from pad_jax.data.assemble import Events, histories_of
-from pad_jax.data.dataset import frequency_buckets
 from pad_jax.data.frames import Table, frame_of
 from pad_jax.data.table import event_columns, read_events
 from pad_jax.data.tables import as_id
 from pad_jax.errors import UserError
 from pad_jax.evaluation.metrics import summarize
 from pad_jax.evaluation.popularity import offset as popularity_offset
-from pad_jax.evaluation.ranking import ranks_of
 from pad_jax.files import check_name, write_atomically
 from pad_jax.models.experts import EXPERTS
-from pad_jax.models.scorer import Items, Params, Scorer, vectors_of
-from pad_jax.models.towers import ItemVectors, unit
+from pad_jax.models.scorer import Items
+from pad_jax.models.towers import unit
+from pad_jax.serving import changes, programs
 from pad_jax.serving.artifact import Artifact
-from pad_jax.serving.directions import diverse, nearest
+from pad_jax.serving.directions import nearest
 from pad_jax.serving.lists import Recommendations
-from pad_jax.text.settings import beside
-from pad_jax.text.source import as_made, encoded_as
 from pad_jax.workdir.results import as_frame, read_results
 
 _USERS = (1, 16, 256)  # histories of one call of the device
@@ -149,7 +145,7 @@ class Model:
         fine = [row for row, error in enumerate(errors) if not error]
         offset = self._offset
         if popularity:
-            offset = offset + popularity_offset(popularity, self._counts())
+            offset = offset + popularity_offset(popularity, self.artifact.known_counts)
         if items is not None and of_rows is None:
             offset = np.where(np.isin(np.arange(len(offset)), allowed), offset, -np.inf)
         if of_exclude is None:
@@ -191,7 +187,7 @@ class Model:
                 for lists, n in ((met, width), (only or [], most))
             ]
             inputs = encoded.users, self._items, self._says, offset, *masks, directions, np.float32(diversity)
-            found = (np.asarray(x)[: len(rows)] for x in _top(self.artifact.scorer, *inputs, k, pool))
+            found = (np.asarray(x)[: len(rows)] for x in programs.top(self.artifact.scorer, *inputs, k, pool))
             items, scores, experts, own = found
             there = np.isfinite(scores)
             items, experts = np.where(there, items, 0), np.where(there, experts + 1, 0)
@@ -228,7 +224,7 @@ class Model:
         for rows, encoded in self._batches(known):
             own = np.zeros((encoded.batch, items.shape[1]), np.int32)
             own[: len(rows)] = items[rows.start : rows.stop]
-            scores = _scores(self.artifact.scorer, encoded.users, self._items, own, len(self.item_ids) + 1)
+            scores = programs.scores(self.artifact.scorer, encoded.users, self._items, own, len(self.item_ids) + 1)
             found[rows.start : rows.stop] = np.asarray(scores)[: len(rows)]
         return found
 
@@ -274,7 +270,7 @@ class Model:
 
         Raises UserError for a model of an earlier version, which has no counts.
         """
-        counts = self._counts()[1:]
+        counts = self.artifact.known_counts[1:]
         listed = np.flatnonzero(np.isfinite(self._gone[1:]))
         items = 1 + listed[np.argsort(-counts[listed], kind="stable")][None, :k]
         ids, titles = self._names
@@ -299,7 +295,7 @@ class Model:
                 distinct = np.unique(history)
                 met[row, : len(distinct)] = distinct
                 target[row] = wanted[rows[row]][0]
-            found = _ranks(self.artifact.scorer, encoded.users, self._items, self._offset, target, met)
+            found = programs.ranks(self.artifact.scorer, encoded.users, self._items, self._offset, target, met)
             ranks[rows.start : rows.stop] = np.asarray(found)[: len(rows)]
         return ranks
 
@@ -345,24 +341,10 @@ class Model:
         Raises UserError for an id that is there already, for vectors of another shape or with NaN, and for a model that
         knows no text.
         """
-        artifact, item_ids = self.artifact, [str(item) for item in item_ids]
         if not self.knows_new_items:
             raise UserError("a model of item IDs alone cannot score items that training never saw")
-        twice = [item for item, count in Counter(item_ids).items() if count > 1 or item in self._number]
-        if twice:
-            raise UserError(f"item {twice[0]!r} is in the model already, or twice among the new ones")
-        read = titles if texts is None else texts
-        if not len(titles) == len(read) == len(item_ids):
-            raise UserError(f"each of {len(item_ids)} new items needs a title: there are {len(titles)}")
-        new, gates = self._new_items(artifact.text.rows(read, vectors), read)
-        return self._with(
-            item_ids=[*self.item_ids, *item_ids],
-            titles=[*self.titles, *titles],
-            vectors={e: jax.tree.map(lambda a, b: np.concatenate([a, b]), artifact.vectors[e], new[e]) for e in new},
-            gates=np.concatenate([artifact.gates, gates]),
-            counts=None if artifact.counts is None else np.pad(artifact.counts, (0, len(item_ids))),
-            trained=self._trained,
-        )
+        names = [str(item) for item in item_ids]
+        return self._of(changes.added(self.artifact, names, titles, titles if texts is None else texts, vectors))
 
     def add_items(
         self,
@@ -383,14 +365,16 @@ class Model:
         Raises UserError as `with_items`, and where torch or the encoder is missing.
         """
         item_ids = [_as_id(item) or str(item) for item in item_ids]
-        return self.with_items(item_ids, titles, self._encoded(titles if texts is None else texts, vectors), texts)
+        vectors = changes.encoded(self.artifact, titles if texts is None else texts, vectors)
+        return self.with_items(item_ids, titles, vectors, texts)
 
     def retire_items(self, item_ids: Sequence[Any]) -> "Model":
         """A model that never lists these items again; in histories it knows them as before, and they have vectors.
 
         Raises UserError for an unknown item.
         """
-        return self._with(retired=self.artifact.retired | {self.item_ids[n - 1] for n in self._of_model(item_ids)})
+        gone = {self.item_ids[number - 1] for number in self._of_model(item_ids)}
+        return self._of(replace(self.artifact, retired=self.artifact.retired | gone))
 
     def retitle(
         self,
@@ -406,29 +390,7 @@ class Model:
         expert that reads text and knows no new one.
         """
         numbers = np.array(self._of_model(item_ids), np.int32)
-        read = titles if texts is None else texts
-        if not len(titles) == len(read) == len(numbers):
-            raise UserError(f"each of {len(numbers)} items needs a title: there are {len(titles)}")
-        artifact, experts = self.artifact, self.artifact.scorer.experts
-        shown = list(self.titles)
-        for number, title in zip(numbers, titles, strict=True):
-            shown[number - 1] = title
-        reading = [e for e in experts if EXPERTS[e].reads_text or EXPERTS[e].reads_titles]
-        if not reading:
-            return self._with(titles=shown)
-        fixed = [e for e in reading if not EXPERTS[e].knows_new]
-        if fixed:
-            raise UserError(f"the expert {fixed[0]!r} cannot read other texts than those of its training: train anew")
-        text = artifact.text.rows(read, self._encoded(read, vectors))
-        old = numbers <= self._trained
-        changed = jax.tree.map(np.array, {e: artifact.vectors[e] for e in experts}), np.array(artifact.gates)
-        for some, of_training in ((old, True), (~old, False)):
-            if some.any():
-                words = [title for title, own in zip(read, some, strict=True) if own]
-                new = self._new_items(text[some], words, numbers[some] if of_training else None)
-                for whole, part in zip(jax.tree.leaves(changed), jax.tree.leaves(new), strict=True):
-                    whole[numbers[some]] = part
-        return self._with(titles=shown, vectors=changed[0], gates=changed[1])
+        return self._of(changes.retitled(self.artifact, numbers, titles, titles if texts is None else texts, vectors))
 
     def with_events(self, events: Table) -> "Model":
         """A model that knows the histories of the users in a table of events, and no others.
@@ -467,7 +429,7 @@ class Model:
         target = np.array([self._number[item] for item in asked["item"]], np.int32)
         met = asked["history"].list.n_unique().to_numpy().astype(np.int64)
         config = self.artifact.scorer.config
-        measured = summarize(config, ranks, target, np.asarray(self._counts(), np.int64), met)
+        measured = summarize(config, ranks, target, np.asarray(self.artifact.known_counts, np.int64), met)
         return as_frame({"phases": {config.method: {"events": measured}}, "baselines": {}})
 
     def save(self, folder: str | Path, histories: bool = False) -> None:
@@ -491,29 +453,14 @@ class Model:
         identity = {**self.artifact.identity, "saved": True}
         self.artifact.save(folder, identity, self.results, self.histories if histories else None)
 
-    def _with(self, **changes: Any) -> "Model":
-        return Model(replace(self.artifact, **changes), self.histories, self.workdir)
+    def _of(self, artifact: Artifact) -> "Model":
+        return Model(artifact, self.histories, self.workdir)
 
     def _events(self, events: Table) -> Events:
         table = self.artifact.scorer.config.table
         if isinstance(events, str | Path):
             return read_events(Path(events), table)
         return read_events(Path("events"), table, frame_of(events, list(event_columns(table).values()), "events"))
-
-    def _encoded(self, texts: Sequence[str], vectors: np.ndarray | None) -> np.ndarray | None:
-        """Vectors as they are, or else of texts by the encoders of the run."""
-        if vectors is not None:
-            return vectors
-        config, text = self.artifact.scorer.config, self.artifact.text
-        configs = [
-            as_made(of, table.manifest) for of, table in zip((config, *beside(config)), text.tables, strict=False)
-        ]
-        return encoded_as(text, configs, texts)
-
-    @property
-    def _trained(self) -> int:
-        """How many items training knew, which are the first."""
-        return len(self.item_ids) if self.artifact.trained is None else self.artifact.trained
 
     def _of_model(self, item_ids: Sequence[Any]) -> list[int]:
         """Numbers of different items. Raises UserError for an unknown one and for one that is named twice."""
@@ -524,44 +471,6 @@ class Model:
         if wrong is not None:
             raise UserError(f"item {wrong!r} is {'named twice' if wrong in self._number else 'no item of the model'}")
         return [self._number[name] for name in names]
-
-    def _new_items(
-        self, text: np.ndarray, titles: Sequence[str], numbers: Int32[np.ndarray, " R"] | None = None
-    ) -> tuple[dict[str, Any], np.ndarray]:
-        """Vectors and gates of items without ID rows; with `numbers`, of these known items under other texts."""
-        artifact, count = self.artifact, len(text)
-        scorer = artifact.scorer
-        config = scorer.config
-        knowing = [expert for expert in scorer.experts if EXPERTS[expert].knows_new]
-        if numbers is not None:
-            knowing = [e for e in knowing if EXPERTS[e].reads_text or EXPERTS[e].reads_titles]
-        rows32 = jnp.asarray(text).astype(jnp.float32)
-        rows = {}
-        for name in knowing:
-            inputs = config, artifact.tables.get(name), artifact.arrays.get(name, {}), rows32
-            more: dict[str, Any] = {"titles": titles} if EXPERTS[name].reads_titles else {}
-            rows[name] = EXPERTS[name].new_rows(*inputs, **more)
-            if numbers is not None:
-                table = None if inputs[1] is None else jnp.asarray(inputs[1])
-                rows[name] = EXPERTS[name].retitled_rows(config, table, numbers, self._counts()[numbers], rows[name])
-        items = scorer.vectors_from(artifact.params, rows, rows32, jnp.arange(count))
-        vectors = jax.tree.map(np.asarray, vectors_of(items))
-        if numbers is not None:
-            for expert in scorer.experts:
-                if expert not in vectors:
-                    vectors[expert] = jax.tree.map(lambda x: x[numbers], artifact.vectors[expert])
-                    items[expert] = ItemVectors(vectors[expert])
-            bucket, _ = frequency_buckets(np.asarray(self._counts(), np.int64), config.data.buckets)
-            return vectors, np.array(scorer.gates(artifact.params, items, jnp.asarray(bucket)[numbers]))
-        for expert in scorer.experts:
-            if expert not in vectors:
-                nothing = jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), artifact.vectors[expert])
-                vectors[expert], items[expert] = nothing, ItemVectors(nothing)
-        gates = np.array(scorer.gates(artifact.params, items, jnp.full(count, config.data.buckets)))
-        for number, expert in enumerate(scorer.experts):
-            if expert not in knowing:
-                gates[:, number] = 0
-        return vectors, np.float32(scorer.of_new) * gates / gates.sum(axis=1, keepdims=True)
 
     def _check_vectors(self) -> None:
         own = [expert for expert in self.artifact.scorer.experts if EXPERTS[expert].own_score]
@@ -575,15 +484,6 @@ class Model:
         if not whole or not 1 <= k <= len(self.item_ids):
             raise UserError(f"k must be from 1 to the number of items, {len(self.item_ids):,}, not {k}")
 
-    def _counts(self) -> Int[np.ndarray, " I"]:
-        """Training events of each item. Raises UserError for a model of an earlier version, which has none."""
-        if self.artifact.counts is None:
-            raise UserError(
-                "the model was made by an earlier version and does not know the training counts of its items: run the "
-                "job `evaluate`, which makes it anew"
-            )
-        return self.artifact.counts
-
     @cached_property
     def _gone(self) -> Float[np.ndarray, " I"]:
         """-inf for items that are retired, else 0."""
@@ -594,7 +494,7 @@ class Model:
     def _popular(self) -> Float[np.ndarray, " I"]:
         """What the model's popularity dial adds to the score of every item."""
         beta = self.artifact.popularity
-        return popularity_offset(beta, self._counts()) if beta else np.zeros_like(self._gone)
+        return popularity_offset(beta, self.artifact.known_counts) if beta else np.zeros_like(self._gone)
 
     @cached_property
     def _offset(self) -> Float[np.ndarray, " I"]:
@@ -719,7 +619,7 @@ class Model:
             start, bins = pack((inputs > 0).sum(axis=1)[None], length)
             quarter = max(size // 4, 1)
             tokens = length * quarter * -(-int(bins[0]) // quarter)
-            users = _users(scorer, params, self._on_device, self._met, inputs, start[0], tokens)
+            users = programs.users(scorer, params, self._on_device, self._met, inputs, start[0], tokens)
             yield rows, _Encoded(size, users)
             begin = rows.stop
 
@@ -754,90 +654,3 @@ def _padded(lists: Sequence[np.ndarray], rows: int, width: int) -> Int32[np.ndar
     for row, own in enumerate(lists):
         found[row, : len(own)] = own
     return found
-
-
-@jax.jit(static_argnames=("scorer", "tokens"))
-def _users(scorer: Scorer, params: Params, vectors: dict[str, Any], counts, inputs, start, tokens) -> dict[str, Any]:
-    """The user side of the score of left-padded rows of item numbers."""
-    layout = lay_out(inputs > 0, start, tokens)
-    ids = jnp.take(inputs.reshape(-1), layout.grid.cell, mode="fill", fill_value=0)
-    vectors = jax.tree.map(lambda x: x[ids], vectors)
-    return jax.tree.map(layout.last, scorer.users(params, vectors, layout, counts[ids]))
-
-
-@partial(jax.jit, static_argnames="scorer")
-def _ranks(scorer: Scorer, users: dict[str, Any], items: Items, offset: Float[Array, " I"], target, met):
-    """`ranks_of` of a batch of users."""
-    count = len(offset)
-
-    def score(users, items):
-        return scorer.scores(users, items, count) + offset[None]
-
-    return ranks_of(users, items, target, met, rows_that_fit(count), score)
-
-
-def _parts(scorer: Scorer, users: dict[str, Any], items: Items, found: Int[Array, "n k"], count: int):
-    """Each expert's part of the scores of some items: [n, k, K]."""
-    parts, begin = [], 0
-    for name in scorer.experts:
-        if name in items.others:
-            (other,) = scorer.others({name: users[name]}, Items(items.vectors, {name: items.others[name]}), count)
-            parts.append(jnp.take_along_axis(other.block(users[name]), found, axis=1))
-        else:
-            width = users[name].shape[1]
-            parts.append((users[name][:, None] * items.vectors[found, begin : begin + width]).sum(axis=-1))
-            begin += width
-    return jnp.stack(parts, axis=-1)
-
-
-@partial(jax.jit, static_argnames=("scorer", "count"))
-def _scores(scorer: Scorer, users: dict[str, Any], items: Items, found: Int[Array, "B k"], count: int):
-    """Of some items [B, k] for each user."""
-
-    def some(part):
-        users, found = part
-        return _parts(scorer, users, items, found, count).sum(axis=-1)
-
-    width = max(items.vectors.shape[1], 1)
-    return map_blocks(some, (users, found), min(rows_that_fit(count), rows_that_fit(found.shape[1] * width)))
-
-
-@partial(jax.jit, static_argnames=("scorer", "k", "pool"))
-def _top(
-    scorer: Scorer,
-    users: dict[str, Any],
-    items: Items,
-    says: Bool[Array, "I K"],
-    offset: Float[Array, " I"],
-    met: Int[Array, "B H"],
-    only: Int[Array, "B A"],
-    directions: Float[Array, "I F"],
-    diversity: Float[Array, ""],
-    k: int,
-    pool: int,
-):
-    """Item numbers [B, k], scores, the expert with the largest part of each, of those that say anything of it, and the
-    parts [B, k, K].
-
-    `offset` is added to the scores of items. `met` is no candidate; item 0 is in every row of it. With A > 0 nothing
-    but `only` is one. With `pool`, `diverse` picks the k among so many.
-    """
-    count = len(says)
-
-    def some(part):
-        users, met, only = part
-        rows = jnp.arange(len(met))[:, None]
-        scores = scorer.scores(users, items, count) + offset[None]
-        if only.shape[1]:
-            scores = jnp.where(jnp.zeros(scores.shape, bool).at[rows, only].set(True), scores, -jnp.inf)
-        scores = scores.at[rows, met].set(-jnp.inf)
-        best, found = jax.lax.top_k(scores, pool or k)
-        if pool:
-            picked = diverse(best, directions[found], k, diversity)
-            best, found = (jnp.take_along_axis(x, picked, axis=1) for x in (best, found))
-        parts = _parts(scorer, users, items, found, count)
-        return found, best, jnp.where(says[found], parts, -jnp.inf).argmax(axis=-1), parts
-
-    width = max(items.vectors.shape[1], 1)
-    rows = min(rows_that_fit(count), rows_that_fit((pool or k) * width))
-    return map_blocks(some, (users, met, only), rows)

@@ -118,7 +118,7 @@ def test_all_changes_are_saved(trained, dataset, text, tmp_path):
     np.testing.assert_array_equal(lists[0].scores, lists[1].scores)
     assert not {"i4", "7"} & set(lists[0].items.reshape(-1))
     more = found.add_items(["n3"], ["Third"], text[3:4])  # what training knew is still known
-    assert (more._trained, len(more.item_ids)) == (30, 33)
+    assert (more.artifact.of_training, len(more.item_ids)) == (30, 33)
     assert found.retitle(["n1"], ["New"], text[1:2]).artifact.gates[31, 0] == 0
     for bad in (tmp_path, trained[1]):
         with pytest.raises(UserError, match="is there and holds no model: name a new folder"):
