@@ -38,6 +38,7 @@ class Forward(NamedTuple):
     ids: Int[Array, " R"]  # item numbers
     items: dict[str, ItemVectors]
     bucket: Int[Array, " R"]
+    counts: Int[Array, " R"]  # how often training met each
     prior: Float[Array, " R"] | None  # see `log_prior`
     event_row: Int[Array, " V"]  # where each window event stands among the R items
     drawn_row: Int[Array, " S"]  # where each drawn item stands; none for a loss over the catalogue
@@ -70,9 +71,10 @@ def forward(
     met = batch.inputs_of(counts[batch.event_item])
     users = scorer.users(params, inputs, batch.layout, met, key, batch.targets)
     reads_text = any(EXPERTS[expert].reads_text for expert in scorer.experts)
+    of_items = bucket[scored.ids], counts[scored.ids]
     prior = log_prior(config, counts[scored.ids]) if reads_text else None
     drawn = scored.drawn_row, scored.drawn_ids
-    return Forward(users, scored.ids, items, bucket[scored.ids], prior, scored.event_row, *drawn, len(bucket) - 1)
+    return Forward(users, scored.ids, items, *of_items, prior, scored.event_row, *drawn, len(bucket) - 1)
 
 
 def log_prior(config: Config, count: Int[Array, " R"]) -> Float[Array, " R"] | None:
@@ -137,7 +139,8 @@ def recommendation_loss(
 
 def fused_loss(scorer: Scorer, config: Config, params: Params, batch: Batch, seen: Forward) -> Mean:
     """L_REC of the gated sum of the experts' logits (Eq. 11)."""
-    return recommendation_loss(scorer, config, batch, seen, seen.users, scorer.gated(params, seen.items, seen.bucket))
+    gated = scorer.gated(params, seen.items, seen.bucket, seen.counts)
+    return recommendation_loss(scorer, config, batch, seen, seen.users, gated)
 
 
 def expert_loss(scorer: Scorer, config: Config, batch: Batch, seen: Forward, expert: str) -> Mean:

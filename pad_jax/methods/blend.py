@@ -37,6 +37,7 @@ class BlendSettings:
     words: int = setting(512, "directions of the words of all titles", "V", least=1, below=2**16)
     whitening: float = setting(0.0, "their deviations are divided by themselves to this power", "V", least=0)
     gate_rate: float = setting(5.0, "times learning_rate for the weights", "O", least=0)
+    rare: float = setting(0.1, "1 + this / (1 + training count) times the score of an item", "V", least=0, before=0.0)
     new: float = setting(1.3, "times the score of an item that is added to a trained model", "V", above=0)
 
 
@@ -58,15 +59,15 @@ class LearnedExpert(DeltaExpert):
 
 
 class BlendGate(nn.Module):
-    """Shares of the experts, the same for every item, and how much each of them counts for a user; `sharpness` is the
-    loss's own.
+    """Shares of the experts, and how they change with what training met; `sharpness` is the loss's own.
 
     A user whose newest item training met c times has share_k * ((1 + c) / (1 + `TYPICAL`))^slope_k, with slopes that
-    start at 0. Models of rules 2 have no slopes. An item that is added to a trained model has `new` times its score, in
-    place of what its followers would say: that they are none is no evidence yet, as it is of an old item.
+    start at 0. An item that it met c times has 1 + rare / (1 + c) times its score: that nothing has followed it is
+    little evidence. One that is added to a trained model has `new` times its score in place of that, where it is none.
     """
 
     new: float = 1.0
+    rare: float = 0.0
 
     @nn.compact
     def __call__(self, vectors: tuple, bucket: Int[Array, " R"]) -> Float[Array, "R K"]:
@@ -77,8 +78,11 @@ class BlendGate(nn.Module):
         return jnp.broadcast_to(shares, (len(bucket), len(STARTS)))
 
     def of_users(self, counts: Int[Array, " T"]) -> Float[Array, "T K"]:
-        slopes = self.get_variable("params", "slopes", jnp.zeros(len(STARTS)))
+        slopes: Any = self.get_variable("params", "slopes")
         return jnp.exp(jnp.log((1 + counts) / (1 + TYPICAL))[:, None] * slopes[None])
+
+    def of_items(self, counts: Int[Array, " R"]) -> Float[Array, " R"]:
+        return 1 + self.rare / (1 + counts)
 
 
 def blend_loss(
@@ -96,7 +100,7 @@ def blend_loss(
     met = batch.inputs_of(jnp.asarray(data.counts)[batch.event_item])
     users = scorer.users(params, history, batch.layout, met)
     users = jax.tree.map(batch.layout.last, users)
-    gated = scorer.gated(params, items, jnp.asarray(data.bucket))
+    gated = scorer.gated(params, items, jnp.asarray(data.bucket), jnp.asarray(data.counts))
     target = batch.layout.last(batch.targets)
     seen = batch.layout.grid.to_grid(batch.inputs_of(batch.event_item))
     sharpness = jnp.exp(params["gate"]["sharpness"])
@@ -141,6 +145,6 @@ def blend(config: Config) -> Method:
 
 
 EXPERTS.register("learned", LearnedExpert())
-GATES.register("blend", lambda config, experts: BlendGate(config.blend.new))
+GATES.register("blend", lambda config, experts: BlendGate(config.blend.new, config.blend.rare))
 #: 1: counts were those of the latest item alone. 2: shares were the same for every user.
 METHODS.register("blend", blend, settings=BlendSettings, rules=3)

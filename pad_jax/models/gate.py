@@ -84,10 +84,10 @@ class ScalarGate(nn.Module):
 
 
 #: A gate is a function of the configuration and the experts' names that returns a module; the module's
-#: `__call__(vectors, bucket [R])` returns weights [R, K]. `vectors` are those of each expert, [R, D] or None. Where it
-#: has a method `of_users(counts [T])`, that returns weights [T, K] of the user sides, from how often training met the
-#: newest item of each. Where it has a number `new`, the weights of an item that is added to a trained model are
-#: multiplied by it.
+#: `__call__(vectors, bucket [R])` returns weights [R, K]. `vectors` are those of each expert, [R, D] or None. A method
+#: `of_users(counts [T])`, where there is one, returns weights [T, K] of the user sides, from how often training met the
+#: newest item of each, and `of_items(counts [R])` weights [R] of the whole scores of items, from how often it met each.
+#: Where there is a number `new`, the weights of an item that is added to a trained model are multiplied by it.
 GATES: Registry[Callable[[Config, tuple[str, ...]], nn.Module]] = Registry("gate", "gate.kind")
 
 

@@ -1,6 +1,7 @@
 """The scorer: score(u, i) = sum over experts k of gate_k(i) * <user_k, item_k(i)> (Eq. 8-11).
 
-A gate with a method `of_users` has a second factor for each expert, which depends on the user.
+A gate with a method `of_users` has a second factor for each expert, which depends on the user, and one with `of_items`
+a factor of the whole score, which depends on how often training met the item.
 
 Everything the project compares is a set of experts under this one scorer. Parameters are arguments, never state:
 
@@ -119,15 +120,27 @@ class Scorer:
             result[name] = self._checked(name, EXPERTS[name].items(*inputs), len(ids))
         return result
 
-    def gates(self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]) -> Float[Array, "R K"]:
-        """The gate of each expert (columns in the order of `experts`) for R items; ones for a single expert."""
+    def gates(
+        self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"], counts: Int[Array, " R"]
+    ) -> Float[Array, "R K"]:
+        """The gate of each expert (columns in the order of `experts`) for R items; ones for a single expert.
+
+        Args:
+            params: of all experts and the gate.
+            items: every expert's vectors.
+            bucket: of each item.
+            counts: how often training met it.
+        """
         if len(self.experts) == 1:
             return jnp.ones((len(bucket), 1))
         vectors = tuple(None if EXPERTS[name].own_score else items[name].vector for name in self.experts)
-        weights = apply(self._gate(), params["gate"], vectors, bucket)
+        weights = apply(gate := self._gate(), params["gate"], vectors, bucket)
         if weights.shape != (len(bucket), len(self.experts)):
             expected = [len(bucket), len(self.experts)]
             raise UserError(f"the gate {self.gate!r} must give weights {expected}, not {list(weights.shape)}")
+        if hasattr(gate, "of_items"):
+            of_items: Any = gate.apply({"params": params["gate"]}, counts, method="of_items")
+            weights *= of_items[:, None]
         return weights
 
     @property
@@ -135,9 +148,11 @@ class Scorer:
         """What the weights of an item that is added to a trained model are multiplied by."""
         return getattr(self._gate(), "new", 1.0)
 
-    def gated(self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"]) -> Items:
-        """The item side of the score, from every expert's vectors and the items' frequency buckets."""
-        return self.weighted(vectors_of(items), self.gates(params, items, bucket))
+    def gated(
+        self, params: Params, items: Mapping[str, ItemVectors], bucket: Int[Array, " R"], counts: Int[Array, " R"]
+    ) -> Items:
+        """The item side of the score, of the arguments of `gates`."""
+        return self.weighted(vectors_of(items), self.gates(params, items, bucket, counts))
 
     def weighted(self, vectors: Mapping[str, Any], gates: Float[Array, "R K"]) -> Items:
         """`gated` of what `catalogue` returns."""
@@ -151,7 +166,8 @@ class Scorer:
 
         def some(ids):
             items = self.item_vectors(params, ids, data)
-            return vectors_of(items), self.gates(params, items, jnp.asarray(data.bucket)[ids])
+            bucket, counts = jnp.asarray(data.bucket)[ids], jnp.asarray(data.counts)[ids]
+            return vectors_of(items), self.gates(params, items, bucket, counts)
 
         return map_blocks(some, jnp.arange(data.bucket.shape[0]), _CATALOGUE)
 

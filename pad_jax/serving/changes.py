@@ -120,7 +120,8 @@ def _unknown(
         if expert not in rows:
             nothing = jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), artifact.vectors[expert])
             vectors[expert], items[expert] = nothing, ItemVectors(nothing)
-    gates = np.array(scorer.gates(artifact.params, items, jnp.full(count, scorer.config.data.buckets)))
+    coldest = jnp.full(count, scorer.config.data.buckets), jnp.zeros(count, jnp.int32)
+    gates = np.array(scorer.gates(artifact.params, items, *coldest))
     for number, expert in enumerate(scorer.experts):
         if expert not in rows:
             gates[:, number] = 0
@@ -145,7 +146,8 @@ def _known(
             vectors[expert] = jax.tree.map(lambda x: x[numbers], artifact.vectors[expert])
             items[expert] = ItemVectors(vectors[expert])
     bucket, _ = frequency_buckets(counts, config.data.buckets)
-    return vectors, np.array(scorer.gates(artifact.params, items, jnp.asarray(bucket)[numbers]))
+    of_items = jnp.asarray(bucket)[numbers], jnp.asarray(counts)[numbers]
+    return vectors, np.array(scorer.gates(artifact.params, items, *of_items))
 
 
 def _new_rows(artifact: Artifact, name: str, text: Float[np.ndarray, "R E"], texts: Sequence[str]) -> Any:

@@ -71,7 +71,8 @@ class Learned:
         items = self._items(phase, params)
         if not learned:
             params = phase.fresh(config, jax.random.key(config.seed), 1, self.run.data.text.shape[1])
-        gates = np.asarray(phase.scorer(config).gates(params, items, jnp.asarray(bucket)))
+        counts = jnp.asarray(self.run.data.counts)
+        gates = np.asarray(phase.scorer(config).gates(params, items, jnp.asarray(bucket), counts))
         buckets = self.run.config.data.buckets + 1
         sizes = np.bincount(bucket, minlength=buckets)[1:]
         sums = {e: np.bincount(bucket, gates[:, k], buckets)[1:] for k, e in enumerate(phase.experts)}

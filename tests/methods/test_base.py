@@ -61,7 +61,7 @@ def test_ranking_scores_are_training_logits(setup, dataset, name, recipe):
     @jax.jit
     def all_scores(params, batch, data):
         vectors = scorer.item_vectors(params, jnp.arange(s.items + 1), data)
-        gated = scorer.gated(params, vectors, data.bucket)
+        gated = scorer.gated(params, vectors, data.bucket, data.counts)
         inputs = {e: batch.inputs_of(v.vector[batch.event_item]) for e, v in vectors.items()}
         return scorer.scores(scorer.users(params, inputs, batch.layout, batch.targets), gated, s.items + 1)
 

@@ -123,7 +123,7 @@ def test_corrections_are_bounded_and_shrunk(setup, titled):
 @pytest.mark.slow
 def test_the_loss_is_ndcg_with_a_soft_rank(setup, titled):
     """Against loops over the last event of each window; nothing but the gate and its sharpness moves."""
-    s = setup()
+    s = setup(**{"blend.rare": 0.8})
     phase = s.method.phases[1]
     params, found, inputs = experts_alone(s, titled)
     batch, _ = s.batch()
@@ -134,6 +134,7 @@ def test_the_loss_is_ndcg_with_a_soft_rank(setup, titled):
     assert len(np.unique(met)) > 3
     weights = [w * met**slope for w, slope in zip((0.2, 0.5, 0.3), np.asarray(slopes), strict=True)]
     total = 7 * sum(w * found[name] for w, name in zip(weights, phase.experts, strict=True))
+    total = total * (1 + 0.8 / (1 + titled.counts))
     targets = np.asarray(s.data.windows)[:16, -1]
     losses = []
     for scores, target, history in zip(total, targets, inputs, strict=True):
@@ -155,9 +156,9 @@ def test_the_loss_is_ndcg_with_a_soft_rank(setup, titled):
 
 
 @pytest.mark.slow
-def test_ranks_are_of_scores_that_know_the_newest_item(setup, titled):
+def test_ranks_are_of_scores_that_know_the_newest_item_and_rare_ones(setup, titled):
     """Of the scores of the experts alone, added by hand."""
-    s = setup()
+    s = setup(**{"blend.rare": 12.0})
     phase = s.method.phases[1]
     params, found, inputs = experts_alone(s, titled)
     slopes, shares = np.float32([1.5, -1.5, -0.5]), np.float32([0.2, 0.5, 0.3])
@@ -167,23 +168,23 @@ def test_ranks_are_of_scores_that_know_the_newest_item(setup, titled):
     split = titled.split("valid", 8)._replace(inputs=inputs, target=target, history=nothing)
     ranks = ranker(s.scorer(phase), 4)(jax.tree.map(np.asarray, params), s.host, split)
 
-    def by_hand(slopes):
+    def by_hand(slopes, rare=12.0):
         weights = shares * ((1 + titled.counts[inputs[:, -1:]]) / 21) ** slopes
         total = sum(w[:, None] * found[name] for w, name in zip(weights.T, phase.experts, strict=True))
+        total = np.float32(total * (1 + rare / (1 + titled.counts)))
         return np.asarray(rank_by_counting(jnp.asarray(total), jnp.asarray(target), jnp.zeros((16, 1), int)))
 
     np.testing.assert_allclose(ranks, by_hand(slopes), atol=0.5)
-    assert (np.abs(by_hand(slopes) - by_hand(np.zeros(3))) > 1).sum() > 3
+    for other in (by_hand(np.zeros(3)), by_hand(slopes, 0)):
+        assert (np.abs(by_hand(slopes) - other) > 1).sum() > 3
 
 
-def test_a_gate_of_an_earlier_version_weighs_no_user():
-    """Its models have no slopes, and are served as they were."""
-    old = {"shares": jnp.zeros(3)}
-    weights = BlendGate().apply({"params": old}, jnp.asarray([0, 20, 500]), method="of_users")
-    np.testing.assert_array_equal(weights, np.ones((3, 3)))
-    new = {"params": old | {"slopes": jnp.asarray([1.0, 0, -1])}}
-    new = BlendGate().apply(new, jnp.asarray([20, 41]), method="of_users")
-    np.testing.assert_allclose(new, [[1, 1, 1], [2, 1, 0.5]], rtol=1e-6)
+def test_what_a_gate_makes_of_users_and_items():
+    gate = {"params": {"shares": jnp.zeros(3), "slopes": jnp.asarray([1.0, 0, -1])}}
+    users = BlendGate().apply(gate, jnp.asarray([20, 41]), method="of_users")
+    np.testing.assert_allclose(users, [[1, 1, 1], [2, 1, 0.5]], rtol=1e-6)
+    items = BlendGate(rare=0.6).apply(gate, jnp.asarray([0, 1, 5]), method="of_items")
+    np.testing.assert_allclose(items, [1.6, 1.3, 1.1], rtol=1e-6)
 
 
 def test_a_score_of_its_own_is_weighed_by_its_expert():
@@ -238,7 +239,9 @@ def test_it_is_trained_served_and_knows_new_items_by_their_titles(named, titled,
     np.testing.assert_allclose(vectors["words"][31], vectors["words"][7], atol=1e-5)
     assert not vectors["words"][32].any()
     assert not vectors["followers"]["value"][31:].any()
-    np.testing.assert_allclose(gates[31:], 1.3 * gates[[7, 7]], rtol=1e-6)
+    shares = gates[7] / gates[7].sum()
+    np.testing.assert_allclose(gates[:31], (1 + 0.1 / (1 + titled.counts))[:, None] * shares, rtol=1e-5)
+    np.testing.assert_allclose(gates[31:], 1.3 * np.stack([shares, shares]), rtol=1e-5)
     assert {"n1", "n2"} <= set(more.recommend([["i6"]], k=32, exclude_history=False).items[0])
     with pytest.raises(UserError, match="the score of the expert 'followers' is not an inner product"):
         model.item_vectors()

@@ -27,7 +27,7 @@ def test_bfloat16_is_the_same_function_in_fewer_digits(make_config, dataset, tex
         items = jax.jit(scorer.item_vectors)(params, jnp.arange(dataset.items + 1), data)
         inputs = inputs or jax.tree.map(lambda x: x[ids], vectors_of(items))
         users = scorer.joined(jax.jit(scorer.users)(params, inputs, layout, jnp.zeros(layout.uid.shape, int)))
-        found[dtype] = [users, jax.jit(scorer.gated)(params, items, data.bucket).vectors]
+        found[dtype] = [users, jax.jit(scorer.gated)(params, items, data.bucket, data.counts).vectors]
     for exact, rough in zip(found["float32"], found["bfloat16"], strict=True):
         assert rough.dtype == jnp.float32
         assert 1e-4 < jnp.linalg.norm(rough - exact) / jnp.linalg.norm(exact) < 0.03

@@ -119,7 +119,7 @@ def test_new_items_are_scored_without_ids(train, dataset, text, run_of):
     none, numbers = np.zeros((0, 0), np.int32), np.zeros(0, np.int32)
     data = DeviceData(none, none, none, numbers, numbers, jnp.asarray(job.text.transform(new)))
     items = scorer.item_vectors({**params, "tables": tables}, jnp.arange(3), data)
-    gates = np.array(scorer.gates(params, items, jnp.full(3, config.data.buckets)))
+    gates = np.array(scorer.gates(params, items, jnp.full(3, config.data.buckets), jnp.zeros(3, int)))
     vectors = {e: np.asarray(x) for e, x in vectors_of(items).items()}
     known = histories(dataset)
     users = model.user_vectors(known).reshape(37, len(scorer.experts), 16)
