@@ -77,9 +77,9 @@ def fit(
         run = Run(config, None if workdir is None else Path(workdir), _command, tuple(callbacks))
         train(run)
         model = run.model()
-    _, _, unused = run.dataset.account.partition("not used: ")
+    unused = [part for part in run.dataset.account.split("; ") if part.startswith("not used: ")]
     if unused and not progress:
-        warnings.warn(f"not used: {unused}", stacklevel=2)
+        warnings.warn(unused[0], stacklevel=2)
     return Model(model.artifact, histories_in(run.dataset), run.path)
 
 

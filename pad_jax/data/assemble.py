@@ -101,16 +101,15 @@ def assemble(config: Config, events: Events, catalogue: pl.DataFrame, only_met: 
         before = np.concatenate([[0], np.cumsum(keep)])
         items, starts = items[keep], before[starts]
         cuts = Cuts(*(np.where(x < 0, -1, before[x]) for x in cuts))
-        gone = [_told(found - len(users), f"users with fewer than {data.min_events} events (data.min_events)")]
-    else:
-        gone = _without_targets(config, counts, cuts)
+        out.append(_told(found - len(users), f"users with fewer than {data.min_events} events (data.min_events)"))
     if only_met:
         met, items = np.unique(items, return_inverse=True)
-        gone.append(_told(catalogue.height - len(met), "items that no event names"))
+        out.append(_told(catalogue.height - len(met), "items that no event names"))
         catalogue = catalogue[met - 1]
         items = items + 1
     read = "" if events.read is None else f"{events.read:,} events read, "
-    left = "; ".join(filter(None, [", ".join(filter(None, out)), ", ".join(filter(None, gone))]))
+    parts = ("not used", out), ("users", _without_targets(config, counts, cuts) if data.whole else [])
+    account = [f"{what}: {', '.join(filter(None, told))}" for what, told in parts if any(told)]
     titles, texts = catalogue["title"].to_list(), catalogue["text"].to_list()
     return Dataset(
         name,
@@ -122,7 +121,7 @@ def assemble(config: Config, events: Events, catalogue: pl.DataFrame, only_met: 
         cuts,
         note,
         own_texts=[] if texts == titles else texts,
-        account=f"{read}{len(items):,} kept" + (f"; not used: {left}" if left else ""),
+        account="; ".join([f"{read}{len(items):,} kept", *account]),
         until=until,
     )
 
@@ -138,12 +137,12 @@ def _without_targets(config: Config, counts: Int64[np.ndarray, " U"], cuts: Cuts
     aimed = (cuts.valid > cuts.first) | (cuts.test > cuts.first)
     few, several = counts < least, counts > 1
     kinds = {
-        f"users with fewer than {least} events (data.min_events) train and have no target": trains & ~aimed & few,
-        "users without an event behind a cut (data.time) train and have no target": trains & ~aimed & ~few,
-        "users with one event before a cut (data.time) have a target and do not train": ~trains & aimed,
-        "users with events behind the cuts (data.time) alone are listed only": ~trains & ~aimed & several,
-        "users with one event are listed only": counts == 1,
-        "users without an event get what is popular": counts == 0,
+        f"with fewer than {least} events (data.min_events) train and have no target": trains & ~aimed & few,
+        "without an event behind a cut (data.time) train and have no target": trains & ~aimed & ~few,
+        "with one event before a cut (data.time) have a target and do not train": ~trains & aimed,
+        "with events behind the cuts (data.time) alone are listed only": ~trains & ~aimed & several,
+        "with one event are listed only": counts == 1,
+        "without an event get what is popular": counts == 0,
     }
     return [_told(int(users.sum()), what) for what, users in kinds.items()]
 

@@ -76,8 +76,8 @@ def test_every_user_of_an_own_table_counts(unequal):
         assert (split.user.tolist(), split.target.tolist()) == ([0], [target])
     assert data.account == (
         "15 events read, 13 kept; not used: 1 rated 3 or less (table.above), 1 of items that are not in the "
-        "catalogue; 1 users with fewer than 5 events (data.min_events) train and have no target, 1 users with one "
-        "event are listed only, 2 users without an event get what is popular"
+        "catalogue; users: 1 with fewer than 5 events (data.min_events) train and have no target, 1 with one event are "
+        "listed only, 2 without an event get what is popular"
     )
     assert data.until == 7
     paper = readers.load(unequal(keep=6))
