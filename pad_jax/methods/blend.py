@@ -37,7 +37,7 @@ class BlendSettings:
     words: int = setting(512, "directions of the words of all titles", "V", least=1, below=2**16)
     whitening: float = setting(0.0, "their deviations are divided by themselves to this power", "V", least=0)
     gate_rate: float = setting(5.0, "times learning_rate for the weights", "O", least=0)
-    rare: float = setting(0.1, "1 + this / (1 + training count) times the score of an item", "V", least=0, before=0.0)
+    rare: float = setting(0.1, "1 + this / (1 + training count) times the score of an item", "V", least=0)
     new: float = setting(1.3, "times the score of an item that is added to a trained model", "V", above=0)
 
 
@@ -146,5 +146,5 @@ def blend(config: Config) -> Method:
 
 EXPERTS.register("learned", LearnedExpert())
 GATES.register("blend", lambda config, experts: BlendGate(config.blend.new, config.blend.rare))
-#: 1: counts were those of the latest item alone. 2: shares were the same for every user.
-METHODS.register("blend", blend, settings=BlendSettings, rules=3)
+#: 1: counts were those of the latest item alone. 2: shares were the same for every user. 3: no `rare`.
+METHODS.register("blend", blend, settings=BlendSettings, rules=4)

@@ -77,7 +77,7 @@ def test_full_ranking_is_the_brute_force(pad_scorer, text):
     data = parallel.replicate(device_data(dataset, DataSettings(length=8), text))
     everything = jnp.arange(dataset.items + 1)
     items = jax.jit(scorer.item_vectors)(params, everything, data)
-    gated = np.asarray(jax.jit(scorer.gated)(params, items, data.bucket).vectors)
+    gated = np.asarray(jax.jit(scorer.gated)(params, items, data.bucket, data.counts).vectors)
 
     @jax.jit
     def user_vector(seen):
