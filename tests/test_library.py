@@ -167,6 +167,8 @@ def test_what_is_not_used_is_a_warning(shop):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pad_jax.fit(more, items, progress=True, **TINY)  # which says it
+        few = pl.DataFrame({"user": ["late", "late"], "item": ["i1", "i2"], "time": [98, 99]})
+        pad_jax.fit(pl.concat([events, few]), items, **TINY)  # a user without a target, whose events are used
 
 
 @pytest.mark.slow
