@@ -4,7 +4,8 @@
 any own table (configs/table.py, recipe `best`), and the items come back as new ones, by their titles. Users whose
 last event is such an item are asked for: their history before it, without new items, gives a list of 10 out of all
 items. Beside it the baselines that need no training (pad_jax/evaluation/baselines.py), which know the new titles as
-they know the others, and nDCG@10 of the method minus that of the best of them, with a 95 % bootstrap interval.
+they know the others, and nDCG@10 of the method minus that of the best of them, with a 95 % bootstrap
+interval over users. `--seeds` does so with several draws of items, a training each, and counts all their users.
 
 `--weights` multiplies the scores of new items and shows what it does to all users, by the events before the last
 (`valid`) and the last (`test`): what new items gain, and what users of others lose.
@@ -16,6 +17,7 @@ import csv
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,96 +34,144 @@ from pad_jax.text.settings import TextSettings
 SHARE = 0.05
 
 
+class Trial(NamedTuple):
+    """A model that was trained without the `new` items [N + 1], and knows them since."""
+
+    model: pad_jax.Model
+    new: np.ndarray
+
+
 def main() -> None:
     parser = arguments(__doc__, rounds=1)
     parser.add_argument("--workdir", default="runs/new_items", help="(default %(default)s)")
     parser.add_argument("--method", default="blend", help="what is trained (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the held-out items and of training")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], metavar="S", help="each of a draw of new items and of a training"
+    )
     parser.add_argument(
         "--weights", type=float, nargs="+", default=[], metavar="W", help="of new items (default: none)"
     )
     parser.add_argument("settings", nargs="*", help="further --config.FIELD=VALUE of the training, after --")
     options = parser.parse_args()
-    folder = Path(options.workdir)
-    folder.mkdir(parents=True, exist_ok=True)
     data = pantry(configuration())
-    ids = np.array(["", *data.item_ids], object)
-    random = np.random.default_rng(options.seed)
+    vectors, _ = encode(data.titles, TextSettings())
+    trials = [
+        trained(data, vectors, Path(options.workdir) / f"s{seed}", options.method, seed, options.settings)
+        for seed in options.seeds
+    ]
+    compare(data, vectors, trials, options.method)
+    if options.weights:
+        weigh(data, trials, options.weights)
+
+
+def trained(data: Dataset, vectors: np.ndarray, folder: Path, method: str, seed: int, settings: list[str]) -> Trial:
+    """A method trained on the events and the catalogue without a draw of items, which are then added to it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ids, sequences = names(data), np.split(data.events, data.starts[1:-1])
+    random = np.random.default_rng(seed)
     new = np.zeros(data.items + 1, bool)
     new[1 + random.choice(data.items, round(SHARE * data.items), replace=False)] = True
-    sequences = np.split(data.events, data.starts[1:-1])
-    asked = [(part[:-1][~new[part[:-1]]], part[-1]) for part in sequences if new[part[-1]]]
-    asked = [(history, target) for history, target in asked if len(history)]
     events = ((u, ids[i]) for u, part in zip(data.user_ids, sequences, strict=True) for i in part[~new[part]])
     write(folder / "events.csv", ("user", "item"), events)
     old = np.flatnonzero(~new)[1:]
     write(folder / "items.csv", ("item", "title"), ((ids[n], data.titles[n - 1]) for n in old))
-    settings = {
+    fields = {
         "dataset": "new_items",
-        "method": options.method,
+        "method": method,
         "data.min_events": 3,
         "eval.serve": "last",
         "table.events": folder / "events.csv",
         "table.catalogue": folder / "items.csv",
         "table.time": "",
-        "seed": options.seed,
+        "seed": seed,
     }
-    workdir = folder / f"{options.method}-s{options.seed}"
-    flags = [f"--config.{name}={value}" for name, value in settings.items()] + options.settings
+    workdir = folder / method
+    flags = [f"--config.{name}={value}" for name, value in fields.items()] + settings
     code = command_line(["main.py", "--config=configs/table.py:all", *flags, f"--workdir={workdir}"])
     if code:
         sys.exit(code)
-    vectors, _ = encode(data.titles, TextSettings())
     numbers = np.flatnonzero(new)
     titles = [data.titles[n - 1] for n in numbers]
-    model = pad_jax.load(workdir).with_items(ids[new].tolist(), titles, vectors[numbers - 1])
-    found = model.recommend([ids[history].tolist() for history, _ in asked], k=10).items
-    targets = ids[[target for _, target in asked]]
-    unlearned = lists_of_baselines(without(data, new), vectors, [history for history, _ in asked])
+    return Trial(pad_jax.load(workdir).with_items(ids[new].tolist(), titles, vectors[numbers - 1]), new)
+
+
+def compare(data: Dataset, vectors: np.ndarray, trials: list[Trial], method: str) -> None:
+    """Ten items for every user whose last one is new, by the method and by the baselines, over all trials."""
+    ids, hits, fresh = names(data), dict[str, list[np.ndarray]](), dict[str, list[np.ndarray]]()
+    for model, new in trials:
+        asked = [(known, target) for known, target in histories(data, new, -1) if new[target]]
+        lists = {
+            name: ids[numbers]
+            for name, numbers in lists_of_baselines(without(data, new), vectors, [known for known, _ in asked]).items()
+        }
+        lists[method] = model.recommend([ids[known].tolist() for known, _ in asked], k=10).items
+        for name, found in lists.items():
+            hits.setdefault(name, []).append(found == ids[[target for _, target in asked]][:, None])
+            fresh.setdefault(name, []).append(np.isin(found.astype(str), ids[new].astype(str)))
+    gains = {name: ndcg(np.concatenate(found)) for name, found in hits.items()}
+    best = max((name for name in gains if name != method), key=lambda name: gains[name].mean())
+    minus = effect((gains[method] - gains[best])[None])
+    interval = f"{100 * minus.mean:+.2f} [{100 * minus.low:+.2f}, {100 * minus.high:+.2f}], {best}"
     columns = ("scorer", "targets", "new_items", "items", "hr10", "ndcg10", "new_share_of_lists", "ndcg10_minus_best")
-    gains = {}
     with Report("new_items", columns) as report:
-        for name, lists in {**{n: ids[numbers] for n, numbers in unlearned.items()}, options.method: found}.items():
-            hits = lists == targets[:, None]
-            gains[name] = (hits / np.log2(np.arange(2, 12))).sum(axis=1)
-            fresh = np.isin(lists.astype(str), ids[new].astype(str)).mean()
-            counts = {"targets": len(asked), "new_items": int(new.sum()), "items": data.items}
-            figures = {"hr10": hits.any(axis=1).mean(), "ndcg10": gains[name].mean(), "new_share_of_lists": fresh}
-            figures = {k: 100 * float(v) for k, v in figures.items()}
-            if name == options.method:
-                best = max(unlearned, key=lambda name: gains[name].mean())
-                minus = effect((gains[name] - gains[best])[None])
-                interval = f"{100 * minus.mean:+.2f} [{100 * minus.low:+.2f}, {100 * minus.high:+.2f}], {best}"
-                figures |= {"ndcg10_minus_best": interval}
-            report.add(scorer=name, **counts, **figures)
-    if options.weights:
-        weigh(model, options.weights, sequences, new, ids)
+        for name, gain in gains.items():
+            report.add(
+                scorer=name,
+                targets=len(gain),
+                new_items=sum(int(new.sum()) for _, new in trials),
+                items=data.items,
+                hr10=100 * float(np.concatenate(hits[name]).any(axis=1).mean()),
+                ndcg10=100 * float(gain.mean()),
+                new_share_of_lists=100 * float(np.concatenate(fresh[name]).mean()),
+                ndcg10_minus_best=interval if name == method else None,
+            )
 
 
-def weigh(model: pad_jax.Model, weights: list[float], sequences: list[np.ndarray], new: np.ndarray, ids: np.ndarray):
-    """nDCG@10 of the users of new and of known items, with other weights of the new ones."""
+def weigh(data: Dataset, trials: list[Trial], weights: list[float]) -> None:
+    """nDCG@10 of the users of new and of known items, with other weights of the new ones, over all trials."""
     columns = ("split", "weight", "users", "ndcg10", "ndcg10_of_new", "ndcg10_of_known", "new_share_of_lists")
-    own = model.artifact.scorer.of_new
+    ids = names(data)
     with Report("new_items_weights", columns) as report:
         for split, place in (("valid", -2), ("test", -1)):
-            asked = [(part[:place][~new[part[:place]]], part[place]) for part in sequences]
-            asked = [(ids[history].tolist(), target) for history, target in asked if len(history)]
-            target = np.array([target for _, target in asked])
             for weight in weights:
-                gates = model.artifact.gates.copy()
-                gates[-int(new.sum()) :] *= weight / own
-                other = pad_jax.Model(replace(model.artifact, gates=gates))
-                lists = other.recommend([history for history, _ in asked], k=10).items
-                gain = 100 * ((lists == ids[target][:, None]) / np.log2(np.arange(2, 12))).sum(axis=1)
+                gains, of_new, fresh = [], [], []
+                for model, new in trials:
+                    asked = histories(data, new, place)
+                    target = np.array([target for _, target in asked])
+                    gates = model.artifact.gates.copy()
+                    gates[-int(new.sum()) :] *= weight / model.artifact.scorer.of_new
+                    other = pad_jax.Model(replace(model.artifact, gates=gates))
+                    lists = other.recommend([ids[known].tolist() for known, _ in asked], k=10).items
+                    gains.append(ndcg(lists == ids[target][:, None]))
+                    of_new.append(new[target])
+                    fresh.append(np.isin(lists.astype(str), ids[new].astype(str)))
+                gain, is_new = 100 * np.concatenate(gains), np.concatenate(of_new)
                 report.add(
                     split=split,
                     weight=weight,
-                    users=len(asked),
+                    users=len(gain),
                     ndcg10=float(gain.mean()),
-                    ndcg10_of_new=float(gain[new[target]].mean()),
-                    ndcg10_of_known=float(gain[~new[target]].mean()),
-                    new_share_of_lists=100 * float(np.isin(lists.astype(str), ids[new].astype(str)).mean()),
+                    ndcg10_of_new=float(gain[is_new].mean()),
+                    ndcg10_of_known=float(gain[~is_new].mean()),
+                    new_share_of_lists=100 * float(np.concatenate(fresh).mean()),
                 )
+
+
+def names(data: Dataset) -> np.ndarray:
+    """The name of every item number; that of padding is empty."""
+    return np.array(["", *data.item_ids], object)
+
+
+def histories(data: Dataset, new: np.ndarray, place: int) -> list[tuple[np.ndarray, int]]:
+    """The known items that each user met before the event at `place` of his own, and that event's item."""
+    sequences = np.split(data.events, data.starts[1:-1])
+    asked = [(part[:place][~new[part[:place]]], int(part[place])) for part in sequences]
+    return [(known, target) for known, target in asked if len(known)]
+
+
+def ndcg(hits: np.ndarray) -> np.ndarray:
+    """nDCG@10 of lists [n, 10], by where each has its target."""
+    return (hits / np.log2(np.arange(2, 12))).sum(axis=1)
 
 
 def without(data: Dataset, new: np.ndarray) -> Dataset:
