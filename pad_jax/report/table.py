@@ -30,6 +30,11 @@ def number(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.2f}"
 
 
+def percent(value: float) -> str:
+    """With two decimals and its unit; `-` for none."""
+    return "-" if np.isnan(value) else f"{value:.2f} %"
+
+
 Rows = list[tuple[str, Mapping[str, Any] | None]]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pad_jax.evaluation.analysis import distances, kendall_tau, pairs_by_bucket, separation, top_and_bottom
 from pad_jax.pipeline import Run
 from pad_jax.report.page import Page
-from pad_jax.report.table import number
+from pad_jax.report.table import number, percent
 from pad_jax.settings import Config
 from pad_jax.studies.ablate import FROM_ALIGN, FROM_FINETUNE, PAD
 from pad_jax.studies.claims import Claim, above, claims_table, judged
@@ -112,7 +112,7 @@ def report(study: Study) -> Page:
     found.append(
         Claim(
             "The gain over SASRec is relatively larger for colder items (Fig. 2)",
-            "HR@10: " + ", ".join(f"{n} {number(r)} %" for n, r in zip(names[:3], relative, strict=True)),
+            "HR@10: " + ", ".join(f"{n} {percent(r)}" for n, r in zip(names[:3], relative, strict=True)),
             judged(relative[0] < relative[1] < relative[2], relative),
         )
     )

@@ -4,7 +4,7 @@ from pad_jax.evaluation.significance import paired_t_test
 from pad_jax.models.backbones import BACKBONES
 from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page
-from pad_jax.report.table import number
+from pad_jax.report.table import percent
 from pad_jax.settings import Config
 from pad_jax.studies.claims import Claim, above, claims_table
 from pad_jax.studies.study import Row, Study, chance, equal_budget, gain
@@ -40,7 +40,7 @@ def report(study: Study) -> Page:
         bars["PAD"].append(100 * both[1])
         for title, group, gained in (
             ("alone", alone, ["", ""]),
-            ("PAD", pad, [f"{number(gain(both[1], both[0]))} %", chance(p)]),
+            ("PAD", pad, [percent(gain(both[1], both[0])), chance(p)]),
         ):
             metrics = ("all", "HR@10"), ("all", "nDCG@10"), ("cold", "nDCG@10")
             cells = [group.cell(users, metric) for users, metric in metrics] + gained

@@ -11,7 +11,7 @@ from pad_jax.evaluation.significance import paired_t_test
 from pad_jax.methods import METHODS, registry
 from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page, add_trade_off
-from pad_jax.report.table import GROUPS, LABELS, METHOD_LABELS, number
+from pad_jax.report.table import GROUPS, LABELS, METHOD_LABELS, number, percent
 from pad_jax.settings import Config
 from pad_jax.studies.claims import UNTESTED, Claim, above, claims_table, judged
 from pad_jax.studies.study import Row, Study, chance, equal_budget, gain
@@ -75,7 +75,7 @@ def report(study: Study) -> Page:
     for name, group in groups.items():
         more = p = "-"
         if "sasrec" in groups and name != "sasrec":
-            more = f"{number(gain(float(ndcg[name].mean()), float(ndcg['sasrec'].mean())))} %"
+            more = percent(gain(float(ndcg[name].mean()), float(ndcg["sasrec"].mean())))
         if best and name != best:
             p = chance(paired_t_test(ndcg[name], ndcg[best]))
         title = f"**{name}**" if name == "pad" else METHOD_LABELS.get(name, name)
@@ -180,5 +180,5 @@ def claims(groups: dict[str, RunGroup], baselines: dict[str, float]) -> list[Cla
         return [*found, Claim(paper, "not run: pad or sasrec", UNTESTED)]
     users = ("warm", "median", "cold")
     lifts = [gain(*(groups[name].mean(g, "nDCG@10") for name in ("pad", "sasrec"))) for g in users]
-    listed = ", ".join(f"{number(lift)} % {g}" for g, lift in zip(users, lifts, strict=True))
+    listed = ", ".join(f"{percent(lift)} {g}" for g, lift in zip(users, lifts, strict=True))
     return [*found, Claim(paper, listed, judged(lifts[0] < lifts[1] < lifts[2], lifts))]

@@ -13,7 +13,7 @@ from pad_jax.evaluation.metrics import ndcg
 from pad_jax.evaluation.significance import RESAMPLES, Effect, effect, holm
 from pad_jax.report.groups import RunGroup, group_regret, paired
 from pad_jax.report.page import Page
-from pad_jax.report.table import LABELS, number
+from pad_jax.report.table import LABELS, number, percent
 from pad_jax.settings import Config
 from pad_jax.studies.claims import over, points
 from pad_jax.studies.study import Row, Study, chance, gain, seeds_in_words, unfinished
@@ -200,10 +200,10 @@ def question(
         count = fell.setdefault(c.dataset, {})
         count[said] = count.get(said, 0) + 1
         difference = points((100 * c.found.mean, 100 * c.found.low, 100 * c.found.high))
-        relative = number(gain(c.base + c.found.mean, c.base))
+        relative = percent(gain(c.base + c.found.mean, c.base))
         least = f"{100 * c.found.least:.2f}"
         claim = f"{c.upper} above {c.lower}"
-        cells = [difference, f"{relative} %", chance(c.found.p), chance(p), least, said]
+        cells = [difference, relative, chance(c.found.p), chance(p), least, said]
         rows.append([c.dataset, claim, f"{c.users} ({c.size:,})", *cells])
     for dataset, count in fell.items():
         page.text(f"{dataset}: " + ", ".join(f"{said} {n}" for said, n in count.items()) + ".")

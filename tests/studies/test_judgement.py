@@ -95,6 +95,15 @@ def test_what_a_recipe_leaves_out_cannot_be_tested(make_config):
     assert page._markdown[-1] == f"{UNTESTED}."
 
 
+def test_a_difference_from_nothing_has_no_percentage():
+    page, found = Page(""), Effect(0.1, 0.0, 0.2, 0.04, 0.1)
+    pair = [judgement.Comparison("pantry", "pad", "sasrec", "unseen", 150, found, base) for base in (0.0, 0.2)]
+    judgement.question(page, "3", pair, {id(c): 0.08 for c in pair})
+    first, second = page._markdown[-1].splitlines()[-2:]
+    assert "| +10.00 [+0.00, +20.00] | - | 0.040 |" in first
+    assert "| +10.00 [+0.00, +20.00] | 50.00 % | 0.040 |" in second
+
+
 def test_rows_are_known_by_what_they_are():
     rows = [Row("a", "smem"), Row("b", fields={"mmd.weight": 0.0}), Row("c", fields={"mmd.kernel": "linear"}), Row("d")]
     assert known_rows(rows) == {"smem": "a", "without MMD": "b", "pad": "d"}
