@@ -4,8 +4,8 @@
 any own table (configs/table.py, recipe `best`), and the items come back as new ones, by their titles. Users whose
 last event is such an item are asked for: their history before it, without new items, gives a list of 10 out of all
 items. Beside it the baselines that need no training (pad_jax/evaluation/baselines.py), which know the new titles as
-they know the others, and nDCG@10 of the method minus that of the best of them, with a 95 % bootstrap
-interval over users. `--seeds` does so with several draws of items, a training each, and counts all their users.
+they know the others, and nDCG@10 of the method minus that of the best of them, with a 95 % bootstrap interval
+over users. `--seeds` does so with several draws of items, a training each, and counts all their users.
 
 `--weights` multiplies the scores of new items and shows what it does to all users, by the events before the last
 (`valid`) and the last (`test`): what new items gain, and what users of others lose.
@@ -133,19 +133,20 @@ def weigh(data: Dataset, trials: list[Trial], weights: list[float]) -> None:
     ids = names(data)
     with Report("new_items_weights", columns) as report:
         for split, place in (("valid", -2), ("test", -1)):
+            asked = [histories(data, new, place) for _, new in trials]
+            known = [[ids[history].tolist() for history, _ in users] for users in asked]
+            targets = [np.array([target for _, target in users]) for users in asked]
+            is_new = np.concatenate([new[target] for (_, new), target in zip(trials, targets, strict=True)])
             for weight in weights:
-                gains, of_new, fresh = [], [], []
-                for model, new in trials:
-                    asked = histories(data, new, place)
-                    target = np.array([target for _, target in asked])
+                gains, fresh = [], []
+                for (model, new), users, target in zip(trials, known, targets, strict=True):
                     gates = model.artifact.gates.copy()
                     gates[-int(new.sum()) :] *= weight / model.artifact.scorer.of_new
                     other = pad_jax.Model(replace(model.artifact, gates=gates))
-                    lists = other.recommend([ids[known].tolist() for known, _ in asked], k=10).items
+                    lists = other.recommend(users, k=10).items
                     gains.append(ndcg(lists == ids[target][:, None]))
-                    of_new.append(new[target])
                     fresh.append(np.isin(lists.astype(str), ids[new].astype(str)))
-                gain, is_new = 100 * np.concatenate(gains), np.concatenate(of_new)
+                gain = 100 * np.concatenate(gains)
                 report.add(
                     split=split,
                     weight=weight,
