@@ -15,13 +15,15 @@ class Blocks:
 
     Differs: the paper and the official code shuffle all users.
 
-    An epoch is every user once. Rows without a user make up the number: some in its batches, and the batches that its
-    last block lacks.
+    An epoch is every user once, or as often as it takes to make `least` batches. Rows without a user make up the
+    number: some in its batches, and the batches that its last block lacks.
     """
 
-    def __init__(self, lengths: Int[np.ndarray, " U"], batch: int, group: int, steps: int, seed: int):
+    def __init__(self, lengths: Int[np.ndarray, " U"], batch: int, group: int, steps: int, seed: int, least: int = 1):
         self.lengths, self.batch, self.group = lengths, batch, group
-        self.epoch_steps = -(-len(lengths) // batch)
+        once = -(-len(lengths) // batch)
+        self.passes = -(-least // once)
+        self.epoch_steps = self.passes * once
         self.blocks = -(-self.epoch_steps // steps)
         self.steps = -(-self.epoch_steps // self.blocks)
         self._seed = seed
@@ -36,13 +38,17 @@ class Blocks:
         """All batches of an epoch; -1 where there is no user."""
         if self._epoch[0] != epoch:
             random = np.random.default_rng([self._seed, epoch])
-            groups = _deal(self.lengths, self.group, random)
-            events = np.where(groups >= 0, self.lengths[groups], 0).sum(axis=1)
-            batches = _deal(events, self.batch // self.group, random)
             rows = np.full((self.blocks * self.steps, self.batch), -1, np.int32)
-            rows[: len(batches)] = np.where(batches[..., None] >= 0, groups[batches], -1).reshape(len(batches), -1)
+            rows[: self.epoch_steps] = np.concatenate([self._pass(random) for _ in range(self.passes)])
             self._epoch = (epoch, rows)
         return self._epoch[1]
+
+    def _pass(self, random: np.random.Generator) -> Int32[np.ndarray, "S B"]:
+        """Every user once."""
+        groups = _deal(self.lengths, self.group, random)
+        events = np.where(groups >= 0, self.lengths[groups], 0).sum(axis=1)
+        batches = _deal(events, self.batch // self.group, random)
+        return np.where(batches[..., None] >= 0, groups[batches], -1).reshape(len(batches), -1)
 
     def _block(self, index: int, _: int) -> tuple[Int32[np.ndarray, "K B"], int]:
         epoch, block = divmod(index, self.blocks)

@@ -27,6 +27,8 @@ from pad_jax.settings import Config, setting
 STARTS, SHARPNESS = (0.6, 0.16, 0.24), 10.0
 #: Training events of a newest item for which the shares are what they are.
 TYPICAL = 20.0
+#: The least steps of an epoch: with those of few users, patience would end the phase before its shares have arrived.
+STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ def blend(config: Config) -> Method:
                 keep=carried,
                 gate="blend",
                 gate_rate=config.blend.gate_rate,
+                steps=STEPS,
                 held_out=True,
             ),
         ),
@@ -148,5 +151,5 @@ def blend(config: Config) -> Method:
 EXPERTS.register("learned", LearnedExpert())
 GATES.register("blend", lambda config, experts: BlendGate(config.blend.new, config.blend.rare))
 #: 1: counts were those of the latest item alone. 2: shares were the same for every user. 3: no `rare`. 4: shares began
-#: far from the learned expert.
+#: far from the learned expert, and epochs had no least number of steps.
 METHODS.register("blend", blend, settings=BlendSettings, rules=5, older={4: blend})

@@ -82,6 +82,7 @@ class Phase:
     rate: str = ""  # phase of the configuration whose learning rate it has; empty: its own
     gate: str = ""  # kind of gate; empty: config.gate.kind
     gate_rate: float | None = None  # times its learning rate for the gate; None: config.train.gate_rate
+    steps: int = 1  # an epoch passes over its users as often as it takes to make so many
     held_out: bool = False  # it trains on the events of the validation split, each with what came before it
     by_loss: bool = False  # its best epoch is the one of least training loss: it trains no recommender
     weighed: bool = False  # the gradients of its loss's parts are measured as it begins

@@ -25,6 +25,24 @@ def test_blocks_show_every_user_once_an_epoch():
     np.testing.assert_array_equal(next(again)[0], following)
 
 
+def test_an_epoch_has_the_least_number_of_steps():
+    """37 users are 5 batches: 12 of them take three passes, each of every user once, in its own order."""
+    lengths = np.random.default_rng(4).integers(1, 9, size=37)
+    blocks = Blocks(lengths, batch=8, group=4, steps=4, seed=3, least=12)
+    iterator = blocks.iterator()
+    epochs = []
+    for _ in range(2):
+        epoch = [next(iterator) for _ in range(blocks.blocks)]
+        assert sum(count for _, count in epoch) == blocks.epoch_steps == 15
+        epochs.append(np.concatenate([rows[:count] for rows, count in epoch]))
+    passes = np.concatenate(epochs).reshape(6, 5, 8)
+    for rows in passes:
+        assert sorted(rows[rows >= 0]) == list(range(37))
+    assert len({rows.tobytes() for rows in passes}) == 6
+    enough = Blocks(lengths, batch=8, group=4, steps=4, seed=3, least=5)
+    np.testing.assert_array_equal(enough.rows(10), Blocks(lengths, batch=8, group=4, steps=4, seed=3).rows(10))
+
+
 def test_batches_are_of_even_size():
     """Every group of 4 rows has a user of each quarter by length; batches differ by a few events, not by many."""
     lengths = np.random.default_rng(5).geometric(0.2, size=800)
