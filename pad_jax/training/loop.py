@@ -169,8 +169,14 @@ def train(
     Raises DivergedError when the loss or a parameter is not finite; the last good checkpoint stays.
     """
     windows = np.asarray(parallel.first_replica(data.windows))
-    lengths, sizes = (windows > 0).sum(axis=1), config.train
-    blocks = Blocks(lengths, sizes.batch, config.mmd.group, sizes.steps_per_dispatch, config.seed, phase.steps)
+    blocks = Blocks(
+        (windows > 0).sum(axis=1),
+        config.train.batch,
+        config.mmd.group,
+        config.train.steps_per_dispatch,
+        config.seed,
+        phase.steps,
+    )
     optimizer = adamw(config, phase.limits(config))
     state = parallel.replicate(TrainState(params, frozen, optimizer.init(params), jnp.zeros((), jnp.int32)))
     key = parallel.replicate_key(jax.random.fold_in(jax.random.key(config.seed), 1))
