@@ -93,8 +93,9 @@ def blend_loss(
 ) -> Losses:
     """1 - nDCG of the last event of each window, with a rank that can be differentiated, by the shares alone.
 
-    The rank is 1 + the sum over all items j that the user has not met of sigmoid(s_j - s_target): a likelihood would
-    look at the whole catalogue, and pay for what is popular wherever it stands.
+    The rank is 1 + the sum over all items j that are not in the window of sigmoid(s_j - s_target): a likelihood would
+    look at the whole catalogue, and pay for what is popular wherever it stands. Differs from the rank that is judged,
+    which leaves out what was met before the window, too; docs/blend.md has what that changes.
     """
     rows = len(data.bucket)
     params = {**jax.lax.stop_gradient(params), "gate": params["gate"]}

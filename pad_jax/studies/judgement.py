@@ -151,12 +151,13 @@ def front(studies: Sequence[Study]) -> Page:
     page.text(
         "Differences are of each user's nDCG@10 on test under the same seed, in points. The 95 % interval is a "
         f"percentile bootstrap that draws {over(len(seeds))} with replacement, {RESAMPLES:,} times; p is twice the "
-        "smaller share of draws on one side of zero. Holm's correction is over all datasets and both groups of users "
+        f"smaller share of draws at or beyond zero, and at least 1/{RESAMPLES:,}, and 2^(1 - n) where n users differ "
+        "between the two rows under any seed. Holm's correction is over all datasets and both groups of users "
         "in question 1, and over all comparisons of a dataset in questions 2 and 3 together. `found from` is the "
-        "smallest difference that would have been found with a chance of 80 % (2.8 standard errors). A claim holds "
-        f"where the corrected p is below {LEVEL} and the difference has its sign, and does not hold where it has the "
-        f"other. The best row without training is chosen by nDCG@10 on validation ({best}); the shares of `blend` are "
-        "fitted to validation events."
+        "smallest difference that a test of this claim alone would have found with a chance of 80 % (2.8 standard "
+        f"errors). A claim holds where the corrected p is below {LEVEL} and the difference has its sign, and does not "
+        "hold where it has the other. The best row without training is chosen by nDCG@10 on validation "
+        f"({best}); the shares of `blend` are fitted to validation events."
     )
     first = [c for m in all_measured if has_mmd(config) for c in m.alignment()]
     second = [c for m in all_measured for c in m.pad()]
@@ -204,10 +205,10 @@ def question(
         least = f"{100 * c.found.least:.2f}"
         claim = f"{c.upper} above {c.lower}"
         cells = [difference, relative, chance(c.found.p), chance(p), least, said]
-        rows.append([c.dataset, claim, f"{c.users} ({c.size:,})", *cells])
+        rows.append([c.dataset, claim, f"{c.users} ({c.size:,})", f"{c.found.differ:,}", *cells])
     for dataset, count in fell.items():
         page.text(f"{dataset}: " + ", ".join(f"{said} {n}" for said, n in count.items()) + ".")
-    titles = ["dataset", "claim", "users", "difference", "relative", "p", "p, Holm", "found from", ""]
+    titles = ["dataset", "claim", "users", "differ", "difference", "relative", "p", "p, Holm", "found from", ""]
     page.table(titles, rows, words=True)
 
 
@@ -216,8 +217,8 @@ def regret_table(page: Page, datasets: Sequence[Measured]) -> None:
     page.heading("Group regret")
     listed = "; ".join(f"{m.dataset}: {', '.join(m.large) or 'none'}" for m in datasets)
     page.text(
-        "The mean over groups of users of (best row of the page - own) / best row in nDCG@10, in percent, a mean over "
-        f"seeds: 0 is the best row of every group. Groups of at least {LEAST_USERS} users: {listed}."
+        "The mean over groups of users of (best row of the page - own) / best row, in percent, of each row's mean "
+        f"nDCG@10 over seeds: 0 is the best row of every group. Groups of at least {LEAST_USERS} users: {listed}."
     )
     found = {m.dataset: group_regret({name: m.means(name) for name in m.rows}) for m in datasets}
     names = dict.fromkeys(name for regrets in found.values() for name in regrets)

@@ -46,10 +46,19 @@ def test_an_effect_is_made_of_its_draws():
     assert found.p == 2 * min((means <= 0).mean(), (means >= 0).mean())
     assert found.least == pytest.approx(2.8 * means.std())
     assert effect(-values).p == found.p
-    assert effect(np.ones((2, 5))) == (1.0, 1.0, 1.0, 1e-4, pytest.approx(0, abs=1e-12))  # 1 / draws, and never less
-    assert effect(np.zeros((2, 5))) == (0.0, 0.0, 0.0, 1.0, 0.0)
+    assert effect(np.ones((2, 50))) == (1.0, 1.0, 1.0, 1e-4, pytest.approx(0, abs=1e-12), 50)  # 1 / draws, at least
+    assert effect(np.zeros((2, 5))) == (0.0, 0.0, 0.0, 1.0, 0.0, 0)
     with pytest.raises(ValueError, match="0 seeds and 5 users"):
         effect(np.zeros((0, 5)))
+
+
+def test_few_users_who_differ_prove_little():
+    """All eight one way: what flipping their signs gives, 2 of 256, and not what 10,000 draws have."""
+    values = np.zeros((2, 250))
+    values[0, :6] = values[1, 2:8] = 0.5
+    assert 2 * (bootstrap_means(values) <= 0).mean() < 2**-8
+    assert (effect(values).p, effect(values).differ) == (2**-7, 8)
+    assert effect(-values[:1]).p == 2**-5
 
 
 def test_an_effect_knows_both_users_and_seeds():

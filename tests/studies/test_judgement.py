@@ -36,7 +36,7 @@ def measured(dataset="pantry", seeds=(0, 1), **levels):
     ],
 )
 def test_verdicts_are_those_of_the_protocol(mean, high, p, bar, expected):
-    assert verdict(Effect(mean, mean - 0.1, high, p, 0.1), p, bar) == expected
+    assert verdict(Effect(mean, mean - 0.1, high, p, 0.1, 50), p, bar) == expected
 
 
 def test_questions_compare_what_the_protocol_names():
@@ -96,7 +96,7 @@ def test_what_a_recipe_leaves_out_cannot_be_tested(make_config):
 
 
 def test_a_difference_from_nothing_has_no_percentage():
-    page, found = Page(""), Effect(0.1, 0.0, 0.2, 0.04, 0.1)
+    page, found = Page(""), Effect(0.1, 0.0, 0.2, 0.04, 0.1, 50)
     pair = [judgement.Comparison("pantry", "pad", "sasrec", "unseen", 150, found, base) for base in (0.0, 0.2)]
     judgement.question(page, "3", pair, {id(c): 0.08 for c in pair})
     first, second = page._markdown[-1].splitlines()[-2:]
