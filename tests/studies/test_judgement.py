@@ -100,7 +100,7 @@ def test_a_difference_from_nothing_has_no_percentage():
     pair = [judgement.Comparison("pantry", "pad", "sasrec", "unseen", 150, found, base) for base in (0.0, 0.2)]
     judgement.question(page, "3", pair, {id(c): 0.08 for c in pair})
     first, second = page._markdown[-1].splitlines()[-2:]
-    assert "| +10.00 [+0.00, +20.00] | - | 0.040 |" in first
+    assert "| unseen (150) | 50 | +10.00 [+0.00, +20.00] | - | 0.040 |" in first
     assert "| +10.00 [+0.00, +20.00] | 50.00 % | 0.040 |" in second
 
 
