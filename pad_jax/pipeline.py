@@ -205,18 +205,19 @@ class Run:
         sizes = {part: sum(x.size for x in jax.tree.leaves(tree)) for part, tree in merge(params, frozen).items()}
         sizes.pop("critics", None)  # no part of what is ranked with
         judge = evaluate if self.config.data.holdout else None
-        best, summary = loop.train(
-            self.config,
-            phase,
-            scorer,
-            params,
-            frozen,
-            self.data_of(phase),
-            judge,
-            directory,
-            self.workdir.of,
-            self._callbacks,
-        )
+        with self._checkpoints(phase) as checkpoints:
+            best, summary = loop.train(
+                self.config,
+                phase,
+                scorer,
+                params,
+                frozen,
+                self.data_of(phase),
+                judge,
+                directory / "metrics.jsonl",
+                checkpoints,
+                self._callbacks,
+            )
         summary |= {"parameters": sum(sizes.values())}
         if parallel.is_main():
             write_summary(directory, summary, self.workdir.of)
@@ -270,10 +271,11 @@ class Run:
 
     def checkpoint(self, phase: Phase) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a finished phase has trained and kept, at its best epoch."""
-        checkpoints = Checkpoints(self.workdir.path / phase.name / "checkpoints", self.workdir.of)
-        params, frozen = checkpoints.parameters(self.workdir.results["phases"][phase.name]["best_epoch"])
-        checkpoints.close()
-        return params, frozen
+        with self._checkpoints(phase) as checkpoints:
+            return checkpoints.parameters(self.workdir.results["phases"][phase.name]["best_epoch"])
+
+    def _checkpoints(self, phase: Phase) -> Checkpoints:
+        return Checkpoints(self.workdir.path / phase.name / "checkpoints", self.workdir.of)
 
     def best(self, phase: Phase) -> dict[str, Any]:
         """All parameters of a finished phase's best checkpoint."""

@@ -46,9 +46,8 @@ def id_vectors(workdir: Path, dataset: Dataset, train: str) -> Float[np.ndarray,
     identity = read_config(workdir)
     if identity["dataset_sha256"] != dataset.fingerprint:
         raise UserError(f"{workdir} was made from other data: name another run with --config.tune.classes")
-    checkpoints = Checkpoints(workdir / PHASE / "checkpoints", identity["of"])
-    params = merge(*checkpoints.parameters(finished[PHASE]["best_epoch"]))
-    checkpoints.close()
+    with Checkpoints(workdir / PHASE / "checkpoints", identity["of"]) as checkpoints:
+        params = merge(*checkpoints.parameters(finished[PHASE]["best_epoch"]))
     if "id" not in params.get("tables", {}):
         raise UserError(f"{workdir}: its phase {PHASE} has no ID vectors: name another run with --config.tune.classes")
     return parallel.on_host(params["tables"]["id"])

@@ -1,3 +1,3 @@
 """The version of the package."""
 
-VERSION = "0.12.1"
+VERSION = "0.12.2"

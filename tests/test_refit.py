@@ -24,10 +24,8 @@ from tests.support.registries import as_demo
 
 def parts_of(workdir, phase):
     """What the latest checkpoint of a phase has trained and kept."""
-    checkpoints = Checkpoints(workdir / phase / "checkpoints")
-    parts = checkpoints.parameters(checkpoints.latest())
-    checkpoints.close()
-    return parts
+    with Checkpoints(workdir / phase / "checkpoints") as checkpoints:
+        return checkpoints.parameters(checkpoints.latest())
 
 
 def check_same(first, second):

@@ -64,10 +64,8 @@ def workdir_of(tmp_path, tmp_path_factory, finished):
 def parameters(workdir, phase):
     from pad_jax.training.checkpoint import Checkpoints
 
-    checkpoints = Checkpoints(Path(workdir) / phase / "checkpoints")
-    latest = checkpoints.parameters(checkpoints.latest())
-    checkpoints.close()
-    return latest
+    with Checkpoints(Path(workdir) / phase / "checkpoints") as checkpoints:
+        return checkpoints.parameters(checkpoints.latest())
 
 
 def same(first, second):
@@ -185,9 +183,8 @@ def test_align_leaves_the_pre_trained_expert_bitwise_unchanged(world, make_confi
     best = results["phases"]["pretrain"]["best_epoch"]
     from pad_jax.training.checkpoint import Checkpoints
 
-    checkpoints = Checkpoints(tmp_path / "w" / "pretrain" / "checkpoints")
-    pretrained, _ = checkpoints.parameters(best)
-    checkpoints.close()
+    with Checkpoints(tmp_path / "w" / "pretrain" / "checkpoints") as checkpoints:
+        pretrained, _ = checkpoints.parameters(best)
     trained, frozen = parameters(tmp_path / "w", "align")
     assert same(frozen, pretrained)
     assert not np.array_equal(trained["tables"]["aligned"], pretrained["tables"]["id"])

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
@@ -21,7 +21,10 @@ from pad_jax.sealed import DamagedError
 
 
 class Checkpoints:
-    """Saves (state, data position, progress) once an epoch; keeps the latest and the best, the first of equals."""
+    """Saves (state, data position, progress) once an epoch; keeps the latest and the best, the first of equals.
+
+    A context manager: what is saved is written in the background, and behind the `with` it is there, whatever ends it.
+    """
 
     def __init__(self, directory: Path, of: str = ""):
         """`of` is whose they are, see `Workdir`; nothing is checked without."""
@@ -142,9 +145,17 @@ class Checkpoints:
         with self._written():
             self.manager.wait_until_finished()
 
-    def close(self) -> None:
-        self._wait()
-        self.manager.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Nothing is being written any more; an error that ends the block is told, not one of the writing behind it."""
+        try:
+            with self._written():
+                self.manager.close()
+        except UserError:
+            if kind is None:
+                raise
 
 
 def adopt(step: Path, of: str) -> None:

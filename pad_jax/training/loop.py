@@ -144,8 +144,8 @@ def train(
     frozen: dict[str, Any],
     data: DeviceData,
     evaluate: Evaluate | None,
-    directory: Path,
-    of: str = "",
+    log: Path,
+    checkpoints: Checkpoints,
     callbacks: Sequence[Callback] = (),
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains a phase to its end, from its latest checkpoint if there is one.
@@ -159,8 +159,8 @@ def train(
         data: what stays on the device.
         evaluate: metrics of all parameters on the validation split; None: there is none, so every epoch is better than
             the one before, and a phase that learns from its events is left as it begins.
-        directory: where its log and its checkpoints go.
-        of: whose they are, see `Workdir`.
+        log: the file of its metrics, one line an epoch.
+        checkpoints: where it goes on from, and saves to.
         callbacks: called after each epoch; where one returns True, the phase ends.
 
     Returns all parameters of the best epoch and {"epochs", "best_epoch", "updates", "seconds", "stopped": "patience" |
@@ -185,8 +185,6 @@ def train(
     _, usual = packed(sample)  # one shape for nearly every block: another one is compiled anew
     run = parallel.over_devices(block_of_steps(phase, scorer, config, optimizer))
     iterator = blocks.iterator()
-    checkpoints = Checkpoints(directory / "checkpoints", of)
-    log = directory / "metrics.jsonl"
     status: dict[str, Any] = {"epoch": 0, "best_epoch": 0, "best": 0.0, "seconds": 0.0, "log": sealed.digest([])}
     latest = checkpoints.latest()
     if latest is not None:
@@ -225,7 +223,6 @@ def train(
         losses = _mean(sums)
         size = parallel.scalar(jax.jit(optax.tree.norm)(state.params))
         if not np.isfinite([losses["loss"], size]).all():
-            checkpoints.close()
             kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "there is no checkpoint yet"
             raise DivergedError(
                 f"{phase.name}: loss {losses['loss']} or the norm of the parameters {size} is not finite in epoch "
@@ -261,14 +258,9 @@ def train(
             write_atomically(log, "".join(line + "\n" for line in lines).encode())
         checkpoints.save(epoch, state, iterator.get_state(), status)
         told = Epoch(phase.name, epoch, losses, result, status["best_epoch"])
-        try:
-            asked = [bool(callback(told)) for callback in callbacks]  # all of them are called
-        except BaseException:  # whoever ends it may clear up behind it
-            checkpoints.close()
-            raise
+        asked = [bool(callback(told)) for callback in callbacks]  # all of them are called
         stopped = _stop(config, phase, status) or ("callback" if any(asked) else "")
     params, frozen = checkpoints.parameters(status["best_epoch"])
-    checkpoints.close()
     summary = {name: status[name] for name in ("best_epoch", "seconds", "log")} | {"epochs": status["epoch"]}
     summary |= {"gradient_norms": status["norms"]} if "norms" in status else {}
     return merge(params, frozen), summary | {"updates": status["epoch"] * blocks.epoch_steps, "stopped": stopped}

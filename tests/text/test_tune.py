@@ -324,10 +324,9 @@ def pretrained(world, dataset, tmp_path):
     workdir = Workdir(tmp_path / "w", config, dataset.fingerprint, None, 1)
     workdir.write_config("pretrain")
     vectors = np.where(np.arange(31)[:, None] < 15, np.float32(1), np.arange(16, dtype=np.float32))
-    checkpoints = Checkpoints(tmp_path / "w" / "pretrain" / "checkpoints", workdir.of)
     state = parallel.replicate(TrainState({"tables": {"id": vectors}}, {}, {}, np.int32(1)))
-    checkpoints.save(1, state, {}, {"best": 1.0, "best_epoch": 1})
-    checkpoints.close()
+    with Checkpoints(tmp_path / "w" / "pretrain" / "checkpoints", workdir.of) as checkpoints:
+        checkpoints.save(1, state, {}, {"best": 1.0, "best_epoch": 1})
     workdir.results["phases"]["pretrain"] = {"best_epoch": 1}
     workdir.write({})
     return tmp_path / "w", vectors
