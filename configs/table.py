@@ -11,6 +11,6 @@ from pad_jax.config import config_dict
 
 
 def get_config(job: str = "all"):
-    config = config_dict("table", job, recipe="best")
+    config = config_dict("table", job, recipe="best", method="blend")
     config.data.reader = "table"
     return config

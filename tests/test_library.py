@@ -64,7 +64,7 @@ def test_fit_is_what_the_command_line_does(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
     events.write_csv("e.csv")
     items.write_csv("i.csv")
-    flags = [f"--config.{n}={v}" for n, v in fields.items()] + ["--config.method=blend", "--config.recipe=best"]
+    flags = [f"--config.{n}={v}" for n, v in fields.items()]
     flags += ["--config.table.events=e.csv", "--config.table.catalogue=i.csv", "--workdir=cli"]
     assert main(["main.py", f"--config={ROOT}/configs/table.py", *flags]) == 0, capsys.readouterr().err
     assert_same_runs(model.workdir, Path("cli"))

@@ -66,7 +66,9 @@ def test_own_data_to_lists(small, tmp_path, capsys):
     own = [f"--config.text.table={tmp_path}/own.npy"]
     for job in ("", ":recommend"):
         assert main(["main.py", f"--config={tmp_path}/shop.py{job}", *small, *own]) == 0, capsys.readouterr().err
-    assert Path("runs/shop/staged-sasrec-ce-best-s0/recommendations.parquet").exists()
+    assert Path("runs/shop/blend-sasrec-ce-best-s0/recommendations.parquet").exists()
+    staged = "--config.method=staged"  # whose model the page loads
+    assert main(["main.py", f"--config={tmp_path}/shop.py", *small, *own, staged]) == 0, capsys.readouterr().err
     page = (DOCS / "serving.md").read_text()
     lines = re.search(r"```python\n(import pad_jax\n.*?)```", page, re.DOTALL).group(1)
     space = {"vectors": vectors[20:]}
