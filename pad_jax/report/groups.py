@@ -1,7 +1,7 @@
 """Runs that differ by their seed alone, read from disk as one."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -145,15 +145,3 @@ class RunGroup:
 def paired(first: Mapping[int, Float[np.ndarray, " U"]], second: Mapping[int, Float[np.ndarray, " U"]]) -> np.ndarray:
     """Each user's difference under every seed that both have, [S, U]; `RunGroup.by_seed` gives the two."""
     return np.array([first[seed] - second[seed] for seed in first if seed in second])
-
-
-def group_regret(means: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Of every row, the mean over groups of (best row - own) / best row; `means` are those of a metric by group.
-
-    A group in which every row has 0 says nothing and is left out; NaN where none is left.
-    """
-    table = np.array(list(means.values()), np.float64).reshape(len(means), -1)
-    table = table[:, table.max(axis=0, initial=0) > 0]
-    best = table.max(axis=0, initial=0)
-    regrets = ((best - table) / best).mean(axis=1) if len(best) else np.full(len(table), np.nan)
-    return dict(zip(means, regrets.tolist(), strict=True))

@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float
 from pad_jax.console import say
 from pad_jax.data.dataset import frequency_group
 from pad_jax.evaluation.metrics import ndcg
-from pad_jax.evaluation.significance import RESAMPLES, Effect, effect, holm
-from pad_jax.report.groups import RunGroup, group_regret, paired
+from pad_jax.evaluation.significance import RESAMPLES, Effect, effect, group_regret, holm
+from pad_jax.report.groups import RunGroup, paired
 from pad_jax.report.page import Page
-from pad_jax.report.table import LABELS, number, percent
+from pad_jax.report.table import LABELS, percent
 from pad_jax.settings import Config
 from pad_jax.studies.claims import over, points
 from pad_jax.studies.study import Row, Study, chance, gain, seeds_in_words, unfinished
@@ -61,10 +61,10 @@ class Measured:
         """The groups that are compared by themselves."""
         return {name: users for name, users in self.groups.items() if users.sum() >= LEAST_USERS}
 
-    def means(self, name: str) -> list[float]:
-        """Of a row in each large group, over seeds."""
-        values = np.mean(list(self.rows[name].values()), axis=0)
-        return [float(values[users].mean()) for users in self.large.values()]
+    def regrets(self) -> dict[str, tuple[float, float, float]]:
+        """The group regret of every row over the large groups, and its interval."""
+        rows = {name: np.array(list(values.values())) for name, values in self.rows.items()}
+        return group_regret(rows, list(self.large.values()))
 
     def compare(self, upper: str, lower: str, users: str = "all", paper: float = 0.0) -> Comparison:
         """Two rows for all users, or for those of a group."""
@@ -218,11 +218,16 @@ def regret_table(page: Page, datasets: Sequence[Measured]) -> None:
     listed = "; ".join(f"{m.dataset}: {', '.join(m.large) or 'none'}" for m in datasets)
     page.text(
         "The mean over groups of users of (best row of the page - own) / best row, in percent, of each row's mean "
-        f"nDCG@10 over seeds: 0 is the best row of every group. Groups of at least {LEAST_USERS} users: {listed}."
+        "nDCG@10 over seeds: 0 is the best row of every group. The 95 % interval is a percentile bootstrap over the "
+        "users of each group and over seeds, with the best row of each draw. "
+        f"Groups of at least {LEAST_USERS} users: {listed}."
     )
-    found = {m.dataset: group_regret({name: m.means(name) for name in m.rows}) for m in datasets}
+    found = {m.dataset: m.regrets() for m in datasets}
     names = dict.fromkeys(name for regrets in found.values() for name in regrets)
-    page.table(
-        ["", *found],
-        [[n, *(number(100 * regrets.get(n, float("nan"))) for regrets in found.values())] for n in names],
-    )
+    nothing = (float("nan"),) * 3
+    page.table(["", *found], [[n, *(_interval(regrets.get(n, nothing)) for regrets in found.values())] for n in names])
+
+
+def _interval(found: tuple[float, float, float]) -> str:
+    """In percent; `-` for none."""
+    return "-" if np.isnan(found[0]) else "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * x for x in found))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pad_jax.evaluation import significance
-from pad_jax.evaluation.significance import bootstrap_interval, bootstrap_means, effect, holm
+from pad_jax.evaluation.significance import bootstrap_interval, bootstrap_means, effect, group_regret, holm
 
 
 def test_bootstrap_interval_of_a_known_spread():
@@ -95,3 +95,27 @@ def test_holm_is_the_step_down_test():
             assert {k for k in range(6) if corrected[k] <= level} == rejected
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_group_regret_by_hand():
+    """(0 + 1/2) / 2, (1/4 + 0) / 2; the third group, in which nobody has anything, says nothing."""
+    groups = [np.isin(np.arange(6), users) for users in ([0, 1], [2, 3], [4, 5])]
+    a, b = np.array([8.0, 8.0, 1.0, 1.0, 0.0, 0.0]), np.array([6.0, 6.0, 2.0, 2.0, 0.0, 0.0])
+    found = group_regret({"a": np.stack([a, a]), "b": np.stack([b, b])}, groups)
+    assert found["a"] == pytest.approx((0.25,) * 3)  # users of a group are alike, and so are seeds: nothing to draw
+    assert found["b"] == pytest.approx((0.125,) * 3)
+    assert np.isnan(group_regret({"a": a[None]}, groups[2:])["a"]).all()
+    assert np.isnan(group_regret({"a": a[None]}, [])["a"]).all()
+
+
+def test_group_regret_draws_users_and_seeds_for_all_rows_alike():
+    everyone = [np.ones(40, bool)]
+    half = np.repeat([0.0, 1.0], 20)
+    other = {"a": half[None], "b": 1.1 * half[::-1][None]}
+    value, low, high = group_regret(other, everyone)["a"]
+    assert value == pytest.approx(1 / 11)
+    assert low == 0  # in some draws a is the best
+    assert 0.3 < high < 0.7
+    assert group_regret({"a": half[None], "b": 2 * half[None]}, everyone)["a"] == pytest.approx((0.5,) * 3)
+    seeds = {"a": np.stack([np.ones(40), 3 * np.ones(40)]), "b": 4 * np.ones((2, 40))}
+    assert group_regret(seeds, everyone)["a"] == pytest.approx((0.5, 0.25, 0.75))

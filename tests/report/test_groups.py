@@ -1,9 +1,8 @@
 """Runs of one configuration."""
 
 import numpy as np
-import pytest
 
-from pad_jax.report.groups import group_regret, paired
+from pad_jax.report.groups import paired
 from tests.support.groups import Group
 
 
@@ -16,12 +15,3 @@ def test_users_are_paired_under_the_seeds_that_both_have():
     first = {0: np.array([1.0, 2.0]), 3: np.array([5.0, 5.0]), 1: np.array([4.0, 4.0])}
     second = {1: np.array([1.0, 0.0]), 0: np.array([0.0, 1.0]), 2: np.array([9.0, 9.0])}
     np.testing.assert_array_equal(paired(first, second), [[1.0, 1.0], [3.0, 4.0]])
-
-
-def test_group_regret_by_hand():
-    """(0 + 1/2) / 2, (1/4 + 0) / 2; the third group, in which nobody has anything, says nothing."""
-    found = group_regret({"a": [8.0, 1.0, 0.0], "b": [6.0, 2.0, 0.0]})
-    assert found == pytest.approx({"a": 0.25, "b": 0.125})
-    assert group_regret({"a": [0.3, 0.2], "b": [0.1, 0.2]})["a"] == 0
-    assert all(np.isnan(list(group_regret({"a": [0.0], "b": [0.0]}).values())))
-    assert all(np.isnan(list(group_regret({"a": [], "b": []}).values())))

@@ -63,7 +63,17 @@ def test_a_comparison_is_of_the_same_users_and_seeds():
     rows = [np.array([row[s][cold] for s in (0, 1)]) for row in (found.rows["pad"], found.rows["sasrec"])]
     assert compared.found == pytest.approx(effect(rows[0] - rows[1]))
     assert compared.base == pytest.approx(rows[1].mean())
-    assert found.means("pad")[2] == pytest.approx(rows[0].mean())
+
+
+def test_the_regret_is_over_large_groups_alone():
+    found = measured(sasrec=5.0, pad=10.0)
+    means = {n: [np.mean([v[u] for v in found.rows[n].values()]) for u in found.large.values()] for n in found.known}
+    assert [len(of_row) for of_row in means.values()] == [3, 3]
+    regrets = found.regrets()
+    assert regrets["pad"] == (0, 0, 0)
+    expected = 1 - np.mean(np.divide(means["sasrec"], means["pad"]))
+    assert regrets["sasrec"][0] == pytest.approx(expected)
+    assert regrets["sasrec"][1] < expected < regrets["sasrec"][2]
 
 
 def test_families_are_those_of_the_protocol(make_config, tmp_path, monkeypatch):
