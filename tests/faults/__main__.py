@@ -1,4 +1,4 @@
-"""Many cases:  python -m tests.faults --cases N --seed S [--only KIND] [--output FILE]
+"""Many cases:  python -m tests.faults --cases N --seed S [--only KIND] [--method NAME] [--output FILE]
 
 A line of JSON for each case; cases that the file has are not done again. Ends with 1 if one was not fine.
 """
@@ -65,6 +65,8 @@ if __name__ == "__main__":
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=list(KINDS), default="")
+    parser.add_argument("--method", default=shops.SETTINGS["method"])
     parser.add_argument("--output", type=Path, default=Path("faults.jsonl"))
     options = parser.parse_args()
+    shops.SETTINGS["method"] = options.method
     sys.exit(run(options.cases, options.seed, options.only, options.output.absolute()))

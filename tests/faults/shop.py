@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "codes.latent": 4,
     "codes.hidden": "(8,)",
     "codes.steps": 20,
+    "blend.words": 8,
     "pretrain.epochs": 2,
     "finetune.epochs": 2,
     "align.epochs": 2,
