@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+from jaxtyping import Int
 
 from pad_jax.console import say
 from pad_jax.data.assemble import Events
@@ -67,15 +68,20 @@ def settled(config: Config, dataset: Dataset) -> Config:
     return with_fields(config, {"data.length": length})
 
 
+def _groups(counts: Int[np.ndarray, " X"]) -> str:
+    """How many there are that training met often, .., never."""
+    return ", ".join(f"{mask.sum():,} {name}" for name, mask in frequency_group(counts).items())
+
+
 def summary(dataset: Dataset, config: Config) -> str:
     """What a dataset holds, and for the paper's the numbers that are known of it beside those found."""
     _, cuts = frequency_buckets(dataset.counts, config.data.buckets)
     events = np.diff(dataset.starts)
-    groups = {name: int(mask.sum()) for name, mask in frequency_group(dataset.counts[1:]).items()}
+    targets = {name: dataset.counts[dataset.split(name, 1).target] for name in SPLITS}
     lines = [
         f"events of a user: {events.min()} to {events.max()}, median {np.median(events):g}",
-        f"training events: {dataset.counts.sum():,}; items: " + ", ".join(f"{n:,} {g}" for g, n in groups.items()),
-        *(f"{name} targets: {len(dataset.split(name, 1).target):,}" for name in SPLITS),
+        f"training events: {dataset.counts.sum():,}; items: {_groups(dataset.counts[1:])}",
+        *(f"{name} targets: {len(met):,}; {_groups(met)}" for name, met in targets.items()),
         f"items: {dataset.items}; ends of the frequency buckets: {', '.join(map(str, cuts))}",
     ]
     known = READERS[config.dataset].known if config.dataset in READERS else None

@@ -102,3 +102,13 @@ def test_the_length_is_chosen_from_the_data(events, length, capsys):
     assert f"data.length {length}, chosen from the data" in capsys.readouterr().out
     fixed = default_config("made", {"data.length": 7})
     assert readers.settled(fixed, data) is fixed
+
+
+def test_a_summary_counts_targets_by_how_often_training_met_them(make_config):
+    """Item 1 is met 7 times, 2 once, 3 to 5 never; a target of validation is no training event."""
+    sequences = [[1, 1, 1, 2, 1], [1, 1, 1, 1, 3], [1, 2, 4, 5]]
+    data = from_sequences("shop", list("abcde"), list("abcde"), list("xyz"), sequences)
+    lines = readers.summary(data, make_config("best")).splitlines()
+    assert "training events: 8; items: 0 warm, 1 median, 1 cold, 3 unseen" in lines
+    assert "valid targets: 3; 0 warm, 1 median, 1 cold, 1 unseen" in lines
+    assert "test targets: 3; 0 warm, 1 median, 0 cold, 2 unseen" in lines
