@@ -8,7 +8,7 @@ import pytest
 
 from pad_jax.run import main
 from tests.support.data import ROOT, SMALL
-from tests.support.raw_data import WORDS, amazon, mind
+from tests.support.raw_data import WORDS, amazon, mind, titles
 
 torch = pytest.importorskip("torch", reason="encoding needs torch")
 TRAINING = SMALL | {
@@ -53,7 +53,7 @@ def write_table(folder):
     random = np.random.default_rng(2)
     rows = [(f"u{u}", int(random.integers(40)), 1000 * n + u) for u in range(30) for n in range(8)]
     pl.DataFrame(rows, ["customer", "sku", "ts"], orient="row").write_parquet(folder / "events.parquet")
-    goods = {"sku": list(range(42)), "name": [f"coffee {n}" for n in range(42)]}
+    goods = {"sku": list(range(42)), "name": titles(random, 42)}
     pl.DataFrame(goods).write_parquet(folder / "goods.parquet")
     columns = {"user": "customer", "item": "sku", "time": "ts", "text": "{name}"}
     files = {"events": folder / "events.parquet", "catalogue": folder / "goods.parquet"}
@@ -80,7 +80,7 @@ def test_raw_files_become_lists(write, encoder, tmp_path, monkeypatch, capsys):
     assert "ends of the frequency buckets" in said
     assert ("not the same data" in said) == (name in ("mind", "electronics"))
     job("encode")
-    assert "pad (finetune)" in job("all")
+    assert f"{'blend' if name == 'table' else 'pad'} (finetune)" in job("all")
     results = json.loads((tmp_path / "w" / "results.json").read_text())
     assert results["text_encoder"]["dtype"] == "float16"
     job("recommend", **{"recommend.k": 5})
