@@ -1,7 +1,7 @@
 """What a page over several datasets begins with: the questions of docs/protocol.md, judged as it says."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from pad_jax.studies.study import Row, Study, chance, gain, seeds_in_words, unfi
 HOLDS, FAILS, OPEN = "holds", "**does not hold**", "not settled"
 EXCLUDED = "an effect of the paper's size is excluded"
 UNTESTED = "cannot be tested under this recipe"
+CUT = "cannot be tested: minutes ended a run"
 LEVEL = 0.05
 LEAST_USERS = 100  # of a group that is compared by itself
 TRIALS = "docs/protocol.md has it, under Choices (docs/protocol.md#choices)"
@@ -29,7 +30,10 @@ PAPER = {("mind", "smem"): 0.0151, ("electronics", "smem"): 0.0760, ("pantry", "
 
 
 class Comparison(NamedTuple):
-    """That one row of a dataset is above another for some users; `paper` is the paper's relative gain, 0 for none."""
+    """That one row of a dataset is above another for some users.
+
+    `paper` is the paper's relative gain, 0 for none; `cut` says that a clock decided how long the two were trained.
+    """
 
     dataset: str
     upper: str
@@ -39,6 +43,7 @@ class Comparison(NamedTuple):
     found: Effect
     base: float  # nDCG@10 of `lower`
     paper: float = 0.0
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class Measured:
     unlearned: Mapping[str, float]  # rows without training, and their nDCG@10 on validation
     known: Mapping[str, str]  # what the questions are about, and the names of these rows
     groups: Mapping[str, Bool[np.ndarray, " U"]]
+    #: By rows and their phases the epochs of every seed, and whether its minutes ended it.
+    lengths: Mapping[str, Mapping[str, Sequence[tuple[int, bool]]]] = field(default_factory=dict)
 
     @property
     def best_unlearned(self) -> str:
@@ -78,7 +85,23 @@ class Measured:
         if not {"pad", "without MMD"} <= set(self.known):
             return []
         cold = ["cold"] if self.groups["cold"].any() else []
-        return [self.compare(self.known["pad"], self.known["without MMD"], users) for users in ("all", *cold)]
+        pair = self.known["pad"], self.known["without MMD"]
+        return [self.compare(*pair, users)._replace(cut=self.differ_by_minutes(*pair)) for users in ("all", *cold)]
+
+    def differ_by_minutes(self, first: str, second: str) -> bool:
+        """Whether two rows have other epochs in a phase that its minutes ended."""
+        one, two = (self.lengths.get(row, {}) for row in (first, second))
+        shared = [(one[phase], two[phase]) for phase in one if phase in two]
+        return any(a != b and any(cut for _, cut in (*a, *b)) for a, b in shared)
+
+    def ended_by_minutes(self) -> str:
+        """The rows and phases that did not come to their end, with the epochs of each seed; empty for none."""
+        return "; ".join(
+            f"{row}, {phase}: {', '.join(str(epochs) if cut else f'({epochs})' for epochs, cut in found)}"
+            for row, phases in self.lengths.items()
+            for phase, found in phases.items()
+            if any(cut for _, cut in found)
+        )
 
     def pad(self) -> list[Comparison]:
         """Question 2: PAD against what it is built from and against counting."""
@@ -112,7 +135,15 @@ def measured(study: Study) -> Measured:
                 rows[LABELS[name]] = dict.fromkeys(seeds, values)
                 unlearned[LABELS[name]] = metrics["valid"]["nDCG@10"] or 0.0
     counts = RunGroup.ranks(study.path(study.rows[0], seeds[0]), "target_count").astype(int)
-    return Measured(study.config.dataset, rows, unlearned, known_rows(study.rows), frequency_group(counts))
+    lengths = {name: lengths_of(group) for name, group in groups.items()}
+    return Measured(study.config.dataset, rows, unlearned, known_rows(study.rows), frequency_group(counts), lengths)
+
+
+def lengths_of(group: RunGroup) -> dict[str, list[tuple[int, bool]]]:
+    """By phase the epochs of every seed, and whether its minutes ended it."""
+    phases = list(group.results[0]["phases"])
+    found = {name: [run["phases"][name] for run in group.results] for name in phases}
+    return {name: [(p["epochs"], p.get("stopped") == "minutes") for p in of] for name, of in found.items()}
 
 
 def known_rows(rows: Iterable[Row]) -> dict[str, str]:
@@ -159,6 +190,13 @@ def front(studies: Sequence[Study]) -> Page:
         "hold where it has the other. The best row without training is chosen by nDCG@10 on validation "
         f"({best}); the shares of `blend` are fitted to validation events."
     )
+    for m in all_measured:
+        if ended := m.ended_by_minutes():
+            page.text(
+                f"Ended by their minutes, and not by their patience or epochs, on {m.dataset} (epochs of each seed, in "
+                f"brackets where it came to its end): {ended}. How far such a run came is also a matter of its machine "
+                "and of what else ran there; question 1 is not judged between rows whose lengths differ by it."
+            )
     first = [c for m in all_measured if has_mmd(config) for c in m.alignment()]
     second = [c for m in all_measured for c in m.pad()]
     third = [c for m in all_measured for c in m.blend()]
@@ -197,7 +235,7 @@ def question(
     rows, fell = [], dict[str, dict[str, int]]()
     for c in comparisons:
         p = corrected[id(c)]
-        said = verdict(c.found, p, c.paper * c.base)
+        said = CUT if c.cut else verdict(c.found, p, c.paper * c.base)
         count = fell.setdefault(c.dataset, {})
         count[said] = count.get(said, 0) + 1
         difference = points((100 * c.found.mean, 100 * c.found.low, 100 * c.found.high))

@@ -1,12 +1,15 @@
 """Verdicts, families and questions of the protocol."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pad_jax.evaluation.significance import Effect, effect, holm
+from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page
 from pad_jax.studies import judgement
-from pad_jax.studies.judgement import EXCLUDED, FAILS, HOLDS, OPEN, UNTESTED, Measured, known_rows, verdict
+from pad_jax.studies.judgement import CUT, EXCLUDED, FAILS, HOLDS, OPEN, UNTESTED, Measured, known_rows, verdict
 from pad_jax.studies.study import Row
 
 GROUPS = {"warm": 150, "median": 400, "cold": 120, "unseen": 30}
@@ -103,6 +106,42 @@ def test_what_a_recipe_leaves_out_cannot_be_tested(make_config):
     page = Page("")
     judgement.question(page, "1", [], {}, UNTESTED)
     assert page._markdown[-1] == f"{UNTESTED}."
+
+
+PATIENT, CUT_SHORT = [(12, False), (20, False)], [(12, False), (9, True)]
+
+
+@pytest.mark.parametrize(
+    ("pad", "plain", "told", "cut"),
+    [
+        (PATIENT, [(8, False), (8, False)], "", False),
+        (CUT_SHORT, PATIENT, "pad, finetune: (12), 9", True),
+        (PATIENT, CUT_SHORT, "plain, finetune: (12), 9", True),
+        (CUT_SHORT, CUT_SHORT, "pad, finetune: (12), 9; plain, finetune: (12), 9", False),  # both as long
+    ],
+)
+def test_alignment_is_not_judged_where_a_clock_decided(pad, plain, told, cut):
+    shared = {"pretrain": [(30, True), (30, True)]}  # as long in both, since one copies the other's
+    lengths = {
+        "pad": shared | {"finetune": pad},
+        "plain": shared | {"finetune": plain},
+        "sasrec": {"pretrain": PATIENT},
+    }
+    found = replace(measured(sasrec=0.0, plain=0.0, pad=0.1), lengths=lengths)
+    assert [c.cut for c in found.alignment()] == [cut, cut]
+    assert not any(c.cut for c in found.pad())
+    of_pretrain = [f"{row}, pretrain: 30, 30" for row in ("pad", "plain")]
+    assert sorted(found.ended_by_minutes().split("; ")) == sorted([*of_pretrain, *filter(None, told.split("; "))])
+    page, pairs = Page(""), found.alignment()
+    judgement.question(page, "1", pairs, {id(c): 0.001 for c in pairs})
+    assert page._markdown[-1].splitlines()[-1].endswith(f" {CUT} |") == cut
+
+
+def test_the_length_of_a_phase_is_that_of_its_results():
+    ends = {"epochs": 9, "stopped": "minutes"}, {"epochs": 7, "stopped": "patience"}, {"epochs": 5}  # of old results
+    group = RunGroup.__new__(RunGroup)
+    group.results = [{"phases": {"align": end}} for end in ends]
+    assert judgement.lengths_of(group) == {"align": [(9, True), (7, False), (5, False)]}
 
 
 def test_a_difference_from_nothing_has_no_percentage():
