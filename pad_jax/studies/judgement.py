@@ -78,15 +78,15 @@ class Measured:
         chosen = self.groups.get(users, np.ones(len(next(iter(self.rows[lower].values()))), bool))
         found = effect(paired(self.rows[upper], self.rows[lower])[:, chosen])
         base = float(np.mean([values[chosen] for values in self.rows[lower].values()]))
-        return Comparison(self.dataset, upper, lower, users, int(chosen.sum()), found, base, paper)
+        cut = self.differ_by_minutes(upper, lower)
+        return Comparison(self.dataset, upper, lower, users, int(chosen.sum()), found, base, paper, cut)
 
     def alignment(self) -> list[Comparison]:
         """Question 1: PAD with its MMD against PAD without, for all users and for those with a cold target."""
         if not {"pad", "without MMD"} <= set(self.known):
             return []
         cold = ["cold"] if self.groups["cold"].any() else []
-        pair = self.known["pad"], self.known["without MMD"]
-        return [self.compare(*pair, users)._replace(cut=self.differ_by_minutes(*pair)) for users in ("all", *cold)]
+        return [self.compare(self.known["pad"], self.known["without MMD"], users) for users in ("all", *cold)]
 
     def differ_by_minutes(self, first: str, second: str) -> bool:
         """Whether two rows have other epochs in a phase that its minutes ended."""
@@ -195,7 +195,7 @@ def front(studies: Sequence[Study]) -> Page:
             page.text(
                 f"Ended by their minutes, and not by their patience or epochs, on {m.dataset} (epochs of each seed, in "
                 f"brackets where it came to its end): {ended}. How far such a run came is also a matter of its machine "
-                "and of what else ran there; question 1 is not judged between rows whose lengths differ by it."
+                "and of what else ran there; two rows are not judged where a phase of both has other lengths by it."
             )
     first = [c for m in all_measured if has_mmd(config) for c in m.alignment()]
     second = [c for m in all_measured for c in m.pad()]

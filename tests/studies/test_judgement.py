@@ -13,6 +13,7 @@ from pad_jax.studies.judgement import CUT, EXCLUDED, FAILS, HOLDS, OPEN, UNTESTE
 from pad_jax.studies.study import Row
 
 GROUPS = {"warm": 150, "median": 400, "cold": 120, "unseen": 30}
+PATIENT, CUT_SHORT = [(12, False), (20, False)], [(12, False), (9, True)]
 
 
 def measured(dataset="pantry", seeds=(0, 1), **levels):
@@ -83,13 +84,18 @@ def test_families_are_those_of_the_protocol(make_config, tmp_path, monkeypatch):
     """Question 1 is one family over all datasets, questions 2 and 3 one for each."""
     levels = {"sasrec": 0.0, "plain": 0.0, "pad": 0.1, "blend": 0.15}
     of = {"pantry": measured("pantry", **levels), "beauty": measured("beauty", **levels)}
+    of["beauty"] = replace(of["beauty"], lengths={"pad": {"align": CUT_SHORT}})
     config, seen = make_config("best", job="compare"), {}
     monkeypatch.setattr(judgement, "measured", lambda study: of[study.dataset_sha256])
     monkeypatch.setattr(
         judgement, "question", lambda page, title, cs, corrected, untested="": seen.update({title[0]: (cs, corrected)})
     )
     studies = [judgement.Study(config, tmp_path, "", [Row("pad")], name) for name in of]
-    judgement.front(studies)
+    page = judgement.front(studies)
+    told = [text for text in page._markdown if text.startswith("Ended by their minutes")]
+    assert len(told) == 1
+    assert "on beauty (" in told[0]
+    assert "pad, align: (12), 9." in told[0]
     first, corrected = seen["1"]
     assert [corrected[id(c)] for c in first] == holm([c.found.p for c in first])
     assert len(first) == 4
@@ -108,9 +114,6 @@ def test_what_a_recipe_leaves_out_cannot_be_tested(make_config):
     assert page._markdown[-1] == f"{UNTESTED}."
 
 
-PATIENT, CUT_SHORT = [(12, False), (20, False)], [(12, False), (9, True)]
-
-
 @pytest.mark.parametrize(
     ("pad", "plain", "told", "cut"),
     [
@@ -120,17 +123,18 @@ PATIENT, CUT_SHORT = [(12, False), (20, False)], [(12, False), (9, True)]
         (CUT_SHORT, CUT_SHORT, "pad, finetune: (12), 9; plain, finetune: (12), 9", False),  # both as long
     ],
 )
-def test_alignment_is_not_judged_where_a_clock_decided(pad, plain, told, cut):
+def test_two_rows_are_not_judged_where_a_clock_decided(pad, plain, told, cut):
     shared = {"pretrain": [(30, True), (30, True)]}  # as long in both, since one copies the other's
     lengths = {
         "pad": shared | {"finetune": pad},
         "plain": shared | {"finetune": plain},
-        "sasrec": {"pretrain": PATIENT},
+        "sasrec": {"pretrain": [(30, True), (30, True)]},
     }
     found = replace(measured(sasrec=0.0, plain=0.0, pad=0.1), lengths=lengths)
     assert [c.cut for c in found.alignment()] == [cut, cut]
-    assert not any(c.cut for c in found.pad())
-    of_pretrain = [f"{row}, pretrain: 30, 30" for row in ("pad", "plain")]
+    assert not any(c.cut for c in found.pad())  # the phase of `sasrec` is as long, counting has none
+    assert found.compare("plain", "pad", "cold").cut == cut
+    of_pretrain = [f"{row}, pretrain: 30, 30" for row in ("pad", "plain", "sasrec")]
     assert sorted(found.ended_by_minutes().split("; ")) == sorted([*of_pretrain, *filter(None, told.split("; "))])
     page, pairs = Page(""), found.alignment()
     judgement.question(page, "1", pairs, {id(c): 0.001 for c in pairs})
