@@ -1,7 +1,7 @@
 """Runs that differ by their seed alone, read from disk as one."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from pad_jax.workdir.identity import changes_results, read_config
 from pad_jax.workdir.results import CURE, read_ranks, read_results
 
 METRICS = {"HR@10": hit_ratio, "nDCG@10": ndcg}
+#: By phase the epochs of every seed, and whether its minutes ended it.
+Lengths = Mapping[str, Sequence[tuple[int, bool]]]
 
 
 class RunGroup:
@@ -74,6 +76,12 @@ class RunGroup:
         if f"test/{name}" not in found:
             raise DamagedError(path / "ranks.safetensors", f"lacks the ranks of {name}", CURE)
         return found[f"test/{name}"]
+
+    @property
+    def lengths(self) -> Lengths:
+        """How long every phase was trained."""
+        found = {name: [results["phases"][name] for results in self.results] for name in self.results[0]["phases"]}
+        return {name: [(p["epochs"], p.get("stopped") == "minutes") for p in of] for name, of in found.items()}
 
     def row(self) -> list[str]:
         cells = [[self.cell(group, metric) for metric in METRICS] for group in GROUPS]
@@ -145,3 +153,9 @@ class RunGroup:
 def paired(first: Mapping[int, Float[np.ndarray, " U"]], second: Mapping[int, Float[np.ndarray, " U"]]) -> np.ndarray:
     """Each user's difference under every seed that both have, [S, U]; `RunGroup.by_seed` gives the two."""
     return np.array([first[seed] - second[seed] for seed in first if seed in second])
+
+
+def differ_by_minutes(one: Lengths, two: Lengths) -> bool:
+    """Whether a phase of both has other epochs, and its minutes ended one."""
+    shared = [(one[phase], two[phase]) for phase in one if phase in two]
+    return any(a != b and any(cut for _, cut in (*a, *b)) for a, b in shared)

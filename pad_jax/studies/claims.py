@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pad_jax.evaluation.significance import effect
-from pad_jax.report.groups import RunGroup, paired
+from pad_jax.report.groups import RunGroup, differ_by_minutes, paired
 from pad_jax.report.page import Page
 
 AGREES, DISAGREES, CHANCE, UNTESTED = "agrees", "**does not agree**", "within chance", "cannot be tested here"
@@ -58,6 +58,9 @@ def above(paper: str, groups: dict[str, RunGroup], upper: Sequence[str], lower: 
     missing = [name for name in (*upper, *lower) if name not in groups]
     if missing:
         return Claim(paper, f"not run: {', '.join(missing)}", UNTESTED)
+    for a, b in ((a, b) for a in upper for b in lower):
+        if differ_by_minutes(groups[a].lengths, groups[b].lengths):
+            return Claim(paper, f"minutes ended a run of {a} or of {b}, and left them other epochs", UNTESTED)
     values = {name: groups[name].by_seed(metric) for name in (*upper, *lower)}
     found = {(a, b): interval(paired(values[a], values[b])) for a in upper for b in lower}
     a, b = min(found, key=lambda pair: found[pair][0])

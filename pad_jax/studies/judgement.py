@@ -11,7 +11,7 @@ from pad_jax.console import say
 from pad_jax.data.dataset import frequency_group
 from pad_jax.evaluation.metrics import ndcg
 from pad_jax.evaluation.significance import RESAMPLES, Effect, effect, group_regret, holm
-from pad_jax.report.groups import RunGroup, paired
+from pad_jax.report.groups import Lengths, RunGroup, differ_by_minutes, paired
 from pad_jax.report.page import Page
 from pad_jax.report.table import LABELS, percent
 from pad_jax.settings import Config
@@ -55,8 +55,7 @@ class Measured:
     unlearned: Mapping[str, float]  # rows without training, and their nDCG@10 on validation
     known: Mapping[str, str]  # what the questions are about, and the names of these rows
     groups: Mapping[str, Bool[np.ndarray, " U"]]
-    #: By rows and their phases the epochs of every seed, and whether its minutes ended it.
-    lengths: Mapping[str, Mapping[str, Sequence[tuple[int, bool]]]] = field(default_factory=dict)
+    lengths: Mapping[str, Lengths] = field(default_factory=dict)  # of every row that is trained
 
     @property
     def best_unlearned(self) -> str:
@@ -78,7 +77,7 @@ class Measured:
         chosen = self.groups.get(users, np.ones(len(next(iter(self.rows[lower].values()))), bool))
         found = effect(paired(self.rows[upper], self.rows[lower])[:, chosen])
         base = float(np.mean([values[chosen] for values in self.rows[lower].values()]))
-        cut = self.differ_by_minutes(upper, lower)
+        cut = differ_by_minutes(self.lengths.get(upper, {}), self.lengths.get(lower, {}))
         return Comparison(self.dataset, upper, lower, users, int(chosen.sum()), found, base, paper, cut)
 
     def alignment(self) -> list[Comparison]:
@@ -87,12 +86,6 @@ class Measured:
             return []
         cold = ["cold"] if self.groups["cold"].any() else []
         return [self.compare(self.known["pad"], self.known["without MMD"], users) for users in ("all", *cold)]
-
-    def differ_by_minutes(self, first: str, second: str) -> bool:
-        """Whether two rows have other epochs in a phase that its minutes ended."""
-        one, two = (self.lengths.get(row, {}) for row in (first, second))
-        shared = [(one[phase], two[phase]) for phase in one if phase in two]
-        return any(a != b and any(cut for _, cut in (*a, *b)) for a, b in shared)
 
     def ended_by_minutes(self) -> str:
         """The rows and phases that did not come to their end, with the epochs of each seed; empty for none."""
@@ -135,15 +128,8 @@ def measured(study: Study) -> Measured:
                 rows[LABELS[name]] = dict.fromkeys(seeds, values)
                 unlearned[LABELS[name]] = metrics["valid"]["nDCG@10"] or 0.0
     counts = RunGroup.ranks(study.path(study.rows[0], seeds[0]), "target_count").astype(int)
-    lengths = {name: lengths_of(group) for name, group in groups.items()}
+    lengths = {name: group.lengths for name, group in groups.items()}
     return Measured(study.config.dataset, rows, unlearned, known_rows(study.rows), frequency_group(counts), lengths)
-
-
-def lengths_of(group: RunGroup) -> dict[str, list[tuple[int, bool]]]:
-    """By phase the epochs of every seed, and whether its minutes ended it."""
-    phases = list(group.results[0]["phases"])
-    found = {name: [run["phases"][name] for run in group.results] for name in phases}
-    return {name: [(p["epochs"], p.get("stopped") == "minutes") for p in of] for name, of in found.items()}
 
 
 def known_rows(rows: Iterable[Row]) -> dict[str, str]:

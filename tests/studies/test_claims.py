@@ -18,3 +18,12 @@ def test_a_claim_is_more_than_an_order_of_numbers():
     missing = above("", groups, ["high"], ["low", "other"], "HR@10")
     assert missing == ("", "not run: other", UNTESTED)
     assert "high minus low: +100.00 [+100.00, +100.00]" in above("", groups, ["high"], ["low"], "HR@10").found
+
+
+def test_a_claim_is_not_judged_where_a_clock_decided():
+    noise = np.random.default_rng(0).normal(size=400)
+    whole, cut = ({"finetune": {"epochs": n, "stopped": by}} for n, by in ((50, "patience"), (27, "minutes")))
+    groups = {"pad": Group(noise, phases=cut), "smem": Group(noise + 1, phases=whole), "plain": Group(noise + 1)}
+    found = above("", groups, ["pad"], ["plain", "smem"], "nDCG@10")
+    assert found == ("", "minutes ended a run of pad or of smem, and left them other epochs", UNTESTED)
+    assert above("", groups, ["pad"], ["plain"], "nDCG@10").verdict == DISAGREES  # no phase of both

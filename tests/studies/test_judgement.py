@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from pad_jax.evaluation.significance import Effect, effect, holm
-from pad_jax.report.groups import RunGroup
 from pad_jax.report.page import Page
 from pad_jax.studies import judgement
 from pad_jax.studies.judgement import CUT, EXCLUDED, FAILS, HOLDS, OPEN, UNTESTED, Measured, known_rows, verdict
@@ -139,13 +138,6 @@ def test_two_rows_are_not_judged_where_a_clock_decided(pad, plain, told, cut):
     page, pairs = Page(""), found.alignment()
     judgement.question(page, "1", pairs, {id(c): 0.001 for c in pairs})
     assert page._markdown[-1].splitlines()[-1].endswith(f" {CUT} |") == cut
-
-
-def test_the_length_of_a_phase_is_that_of_its_results():
-    ends = {"epochs": 9, "stopped": "minutes"}, {"epochs": 7, "stopped": "patience"}, {"epochs": 5}  # of old results
-    group = RunGroup.__new__(RunGroup)
-    group.results = [{"phases": {"align": end}} for end in ends]
-    assert judgement.lengths_of(group) == {"align": [(9, True), (7, False), (5, False)]}
 
 
 def test_a_difference_from_nothing_has_no_percentage():
