@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import pad_jax
+from benchmarks import blend_bounds
+from benchmarks.harness import Report
 from pad_jax.data.dataset import ItemLists
 from pad_jax.errors import UserError
 from pad_jax.evaluation.baselines import DECAY, scores_of
@@ -19,7 +21,7 @@ from pad_jax.models.towers import unit
 from pad_jax.pipeline import Run
 from pad_jax.run import run
 from pad_jax.settings import with_fields
-from pad_jax.workdir.results import read_ranks
+from pad_jax.workdir.results import read_ranks, read_results
 from tests.support.data import laid_out, small_config, tiny_dataset, write_table
 from tests.support.registries import as_demo
 from tests.support.steps import Setup, names
@@ -265,3 +267,23 @@ def test_it_is_trained_served_and_knows_new_items_by_their_titles(named, titled,
     assert whole.sum() > 5
     ranks = model.ranks(histories, [titled.item_ids[i - 1] for i in split.target])
     np.testing.assert_allclose(ranks[whole], read_ranks(workdir)[f"test/{job.served.name}"][whole])
+
+
+@pytest.mark.slow
+def test_what_bounds_it_is_measured(named, tmp_path, monkeypatch, capsys):
+    """On the run's own ranks, and no rows are below those that they know more than."""
+    monkeypatch.setattr(blend_bounds, "LEAST_USERS", 5)
+    config, workdir = small_config("best", **named), tmp_path / "w"
+    run(config, workdir)
+    with Report("blend_bounds", ("split", "what")) as report:
+        blend_bounds.table(report, Run(config, workdir, str))
+    found = {(line["split"], line["what"]): line for line in report.lines}
+    results = read_results(workdir)
+    for split in ("valid", "test"):
+        assert found[split, "the gate"]["all"] == pytest.approx(100 * results["phases"]["finetune"][split]["nDCG@10"])
+        alone = [found[split, f"{expert} alone"]["all"] for expert in blend_bounds.EXPERTS]
+        assert found[split, "best expert known"]["all"] > max(alone)
+    best = found["valid", "best for all"]["all"]
+    assert best >= max(line["all"] for (split, what), line in found.items() if split == "valid" and "known" not in what)
+    assert found["valid", "group known"]["all"] > best
+    assert found["valid", "..without words"]["words"] == 0
