@@ -156,6 +156,6 @@ def paired(first: Mapping[int, Float[np.ndarray, " U"]], second: Mapping[int, Fl
 
 
 def differ_by_minutes(one: Lengths, two: Lengths) -> bool:
-    """Whether a phase of both has other epochs, and its minutes ended one."""
-    shared = [(one[phase], two[phase]) for phase in one if phase in two]
-    return any(a != b and any(cut for _, cut in (*a, *b)) for a, b in shared)
+    """Whether minutes ended a phase of either that the other has with other epochs, or has not at all."""
+    differ = [(*one.get(phase, ()), *two.get(phase, ())) for phase in {*one, *two} if one.get(phase) != two.get(phase)]
+    return any(cut for lengths in differ for _, cut in lengths)

@@ -155,10 +155,10 @@ def add_trade_off(
         return
     page.heading("Warm against cold items")
     page.text(
-        "nDCG@10 on users whose target is warm against that on the others, while beta of score + beta * log(1 + "
-        "training count) goes through a grid in units of each scorer: a small dot for each beta, a large mark where it "
-        "is 0; towards the right it rises. A line above another is better whatever beta is chosen. A mean over seeds; "
-        "baselines are dashed."
+        "nDCG@10 on users whose target is warm against that on users of colder ones, as each panel says (median ones "
+        "are in none), while beta of score + beta * log(1 + training count) goes through a grid in units of each "
+        "scorer: a small dot for each beta, a large mark where it is 0; towards the right it rises. A line above "
+        "another is better whatever beta is chosen. A mean over seeds; baselines are dashed."
     )
     drawn = plots.trade_off(panels, set(baselines))
     page.picture("popularity", drawn, "nDCG@10 of warm items against colder ones, over the popularity dial.")

@@ -25,6 +25,11 @@ LABELS = {
 METHOD_LABELS = {"disco": "chunks + CLUB (after DisCo)", "moc": "codes (after Mixture-of-Codes)"}
 
 
+def shown(name: str) -> str:
+    """What a row of a page is called."""
+    return METHOD_LABELS.get(name, name)
+
+
 def number(value: float) -> str:
     """With two decimals; `-` for none."""
     return "-" if np.isnan(value) else f"{value:.2f}"
@@ -49,7 +54,7 @@ def _phases(results: Mapping[str, Any], split: str) -> Rows:
     table: Rows = []
     for name, phase in reversed(results["phases"].items()):
         last = name == list(results["phases"])[-1]
-        title = METHOD_LABELS.get(method, method)
+        title = shown(method)
         label = f"{title} ({name})" if last else f"{title}, phase {name}"
         if name == "pretrain" and method in ("sasrec", "smem", "staged", "pad"):
             label = f"{backbone}, IDs only" + ("" if method == "sasrec" else f" ({method}'s phase 1)")

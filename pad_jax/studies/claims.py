@@ -12,6 +12,7 @@ from jaxtyping import Float
 from pad_jax.evaluation.significance import effect
 from pad_jax.report.groups import RunGroup, differ_by_minutes, paired
 from pad_jax.report.page import Page
+from pad_jax.report.table import shown
 
 AGREES, DISAGREES, CHANCE, UNTESTED = "agrees", "**does not agree**", "within chance", "cannot be tested here"
 
@@ -45,6 +46,11 @@ def judged(holds: bool, values: Iterable[float]) -> str:
     return UNTESTED if np.isnan(list(values)).any() else AGREES if holds else DISAGREES
 
 
+def cut_by_minutes(one: str, other: str) -> str:
+    """Why two rows cannot be compared."""
+    return f"minutes ended a run of {one} or of {other}, and left them other epochs"
+
+
 def above(paper: str, groups: dict[str, RunGroup], upper: Sequence[str], lower: Sequence[str], metric: str) -> Claim:
     """The claim that every group of some is above every one of others; the nearest pair speaks for all.
 
@@ -60,14 +66,14 @@ def above(paper: str, groups: dict[str, RunGroup], upper: Sequence[str], lower: 
         return Claim(paper, f"not run: {', '.join(missing)}", UNTESTED)
     for a, b in ((a, b) for a in upper for b in lower):
         if differ_by_minutes(groups[a].lengths, groups[b].lengths):
-            return Claim(paper, f"minutes ended a run of {a} or of {b}, and left them other epochs", UNTESTED)
+            return Claim(paper, cut_by_minutes(a, b), UNTESTED)
     values = {name: groups[name].by_seed(metric) for name in (*upper, *lower)}
     found = {(a, b): interval(paired(values[a], values[b])) for a in upper for b in lower}
     a, b = min(found, key=lambda pair: found[pair][0])
     lows, highs = ([x[bound] for x in found.values()] for bound in (1, 2))
     verdict = AGREES if min(lows) > 0 else DISAGREES if min(highs) < 0 else CHANCE
-    listed = ", ".join(f"{name} {100 * np.mean(list(x.values())):.2f}" for name, x in values.items())
-    return Claim(paper, f"{metric}: {listed}; {a} minus {b}: {points(found[a, b])}", verdict)
+    listed = ", ".join(f"{shown(name)} {100 * np.mean(list(x.values())):.2f}" for name, x in values.items())
+    return Claim(paper, f"{metric}: {listed}; {shown(a)} minus {shown(b)}: {points(found[a, b])}", verdict)
 
 
 def interval(difference: Float[np.ndarray, "S U"]) -> tuple[float, float, float]:

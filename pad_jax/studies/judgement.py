@@ -13,7 +13,7 @@ from pad_jax.evaluation.metrics import ndcg
 from pad_jax.evaluation.significance import RESAMPLES, Effect, effect, group_regret, holm
 from pad_jax.report.groups import Lengths, RunGroup, differ_by_minutes, paired
 from pad_jax.report.page import Page
-from pad_jax.report.table import LABELS, percent
+from pad_jax.report.table import LABELS, percent, shown
 from pad_jax.settings import Config
 from pad_jax.studies.claims import over, points
 from pad_jax.studies.study import Row, Study, chance, gain, seeds_in_words, unfinished
@@ -90,7 +90,7 @@ class Measured:
     def ended_by_minutes(self) -> str:
         """The rows and phases that did not come to their end, with the epochs of each seed; empty for none."""
         return "; ".join(
-            f"{row}, {phase}: {', '.join(str(epochs) if cut else f'({epochs})' for epochs, cut in found)}"
+            f"{shown(row)}, {phase}: {', '.join(str(epochs) if cut else f'({epochs})' for epochs, cut in found)}"
             for row, phases in self.lengths.items()
             for phase, found in phases.items()
             if any(cut for _, cut in found)
@@ -181,7 +181,8 @@ def front(studies: Sequence[Study]) -> Page:
             page.text(
                 f"Ended by their minutes, and not by their patience or epochs, on {m.dataset} (epochs of each seed, in "
                 f"brackets where it came to its end): {ended}. How far such a run came is also a matter of its machine "
-                "and of what else ran there; two rows are not judged where a phase of both has other lengths by it."
+                "and of what else ran there; it is not judged beside a row that has such a phase at another length, or "
+                "not at all."
             )
     first = [c for m in all_measured if has_mmd(config) for c in m.alignment()]
     second = [c for m in all_measured for c in m.pad()]
@@ -227,7 +228,7 @@ def question(
         difference = points((100 * c.found.mean, 100 * c.found.low, 100 * c.found.high))
         relative = percent(gain(c.base + c.found.mean, c.base))
         least = f"{100 * c.found.least:.2f}"
-        claim = f"{c.upper} above {c.lower}"
+        claim = f"{shown(c.upper)} above {shown(c.lower)}"
         cells = [difference, relative, chance(c.found.p), chance(p), least, said]
         rows.append([c.dataset, claim, f"{c.users} ({c.size:,})", f"{c.found.differ:,}", *cells])
     for dataset, count in fell.items():
@@ -249,7 +250,9 @@ def regret_table(page: Page, datasets: Sequence[Measured]) -> None:
     found = {m.dataset: m.regrets() for m in datasets}
     names = dict.fromkeys(name for regrets in found.values() for name in regrets)
     nothing = (float("nan"),) * 3
-    page.table(["", *found], [[n, *(_interval(regrets.get(n, nothing)) for regrets in found.values())] for n in names])
+    page.table(
+        ["", *found], [[shown(n), *(_interval(regrets.get(n, nothing)) for regrets in found.values())] for n in names]
+    )
 
 
 def _interval(found: tuple[float, float, float]) -> str:

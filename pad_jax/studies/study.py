@@ -190,8 +190,8 @@ class Study:
         page.text(
             f"Dataset {c.dataset}, recipe `{c.recipe}`, loss `{c.loss}`, {seeds_in_words(c.study.seeds)}; text encoder "
             f"{', '.join(sorted(encoders)) or '-'}, transform `{c.text.transform}`. Metrics are of the test split, in "
-            "percent, over all items that the user has not met; each run is the checkpoint of its best epoch on the "
-            "validation split. "
+            "percent, over all items that the user has not met; each run is the last phase's checkpoint of its "
+            "best epoch on the validation split, also where an earlier phase is better there. "
             + (f"Scores have the popularity dial at `{c.eval.popularity}`. " if c.eval.popularity else "")
             + "Made by"
         )

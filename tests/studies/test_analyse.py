@@ -25,3 +25,4 @@ def test_claims_of_kendalls_tau():
     verdicts = [c.verdict for c in analyse.kendall_claims(panels([0.7] * 10, single=0.9, text=0.95))]
     assert verdicts[1:] == [DISAGREES] * 4
     assert analyse.kendall_claims(panels([np.nan] * 10))[0].verdict == UNTESTED
+    assert {c.verdict for c in analyse.kendall_claims(panels([0.7] * 10), frozen=True)} == {UNTESTED}

@@ -23,12 +23,15 @@ def test_claims_of_compare():
     assert compare.best_baseline(groups) == "disco"
     first, smem, colder = compare.claims(groups, {"markov": 7.5})
     assert first.verdict == DISAGREES
-    assert "against disco p < 0.001" in first.found
+    assert "against chunks + CLUB (after DisCo) p < 0.001" in first.found
     assert "markov 7.50" in first.found
     assert smem.verdict == AGREES
     assert colder.verdict == AGREES
     groups["pad"].means["cold"] = 1.15
     assert compare.claims(groups, {})[2].verdict == DISAGREES
+    groups["pad"].results[0]["phases"] = {"finetune": {"epochs": 3, "stopped": "minutes"}}
+    assert [claim.verdict for claim in compare.claims(groups, {})] == [UNTESTED] * 3
+    groups["pad"].results[0]["phases"] = {}
     groups["sasrec"].means["cold"] = 0.0
     assert compare.claims(groups, {})[2].verdict == UNTESTED
     del groups["make"]
