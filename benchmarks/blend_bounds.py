@@ -1,18 +1,20 @@
 """What bounds `blend`: what other shares of its experts would do to users of warm, median, cold and unseen items.
 
-    python -m benchmarks.blend_bounds DATASET WORKDIR
+    python -m benchmarks.blend_bounds DATASET WORKDIR [--words N]
 
 Of a finished run, nDCG@10 in percent on both splits. Beside the gate as it is stand each expert alone and what is best
 where the shares of the experts are multiplied by 0, 1/4, 1/2, 1, 2 or 4 each: for all users, for all of them without
 one expert, for every group alike, and for each group by itself. A group has 100 users at least. Whatever is best is
 chosen on validation, and its shares are shown. Two rows know what nobody can: which group the next item belongs to,
-and which expert is the best one for a user.
+and which expert is the best one for a user. `--words` takes other directions of the words than the run has; neither
+training nor gate are made anew for them.
 """
 
 import argparse
 from collections.abc import Callable
 from functools import cache
 from itertools import product
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,7 @@ from pad_jax.errors import UserError
 from pad_jax.evaluation.metrics import ndcg
 from pad_jax.evaluation.ranking import ranker
 from pad_jax.pipeline import Run
+from pad_jax.settings import with_fields
 from pad_jax.workdir.identity import settings_of
 
 EXPERTS = ("learned", "followers", "words")
@@ -40,18 +43,19 @@ def grid() -> list[tuple[float, ...]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="as --config of main.py names it")
-    parser.add_argument("workdir", help="of a finished run of blend")
+    parser.add_argument("workdir", type=Path, help="of a finished run of blend")
+    parser.add_argument("--words", type=int, metavar="N", help="blend.words in place of the run's")
     options = parser.parse_args()
     config = parse(["main.py", f"--config={options.dataset}"]).config
     job = Run(settings_of(options.workdir, config, ()), options.workdir, str)
     if job.config.method != "blend" or not job.is_finished:
         raise UserError(f"{options.workdir} is no finished run of blend")
     with Report("blend_bounds", ("split", "what", *EXPERTS, "all", "warm", "median", "cold", "unseen")) as report:
-        table(report, job)
+        table(report, job, options.words or job.config.blend.words)
 
 
-def table(report: Report, job: Run) -> None:
-    phase = job.method.phases[-1]
+def table(report: Report, job: Run, words: int) -> None:
+    phase, data = job.method.phases[-1], Run(with_fields(job.config, {"blend.words": words}), None, str).data
     params, rank = job.best(phase), ranker(phase.scorer(job.config), job.config.eval.batch)
 
     @cache
@@ -59,7 +63,7 @@ def table(report: Report, job: Run) -> None:
         """nDCG@10 of every user, in percent."""
         shares = params["gate"]["shares"] + jnp.log(jnp.asarray(factors, jnp.float32))
         other = {**params, "gate": {**params["gate"], "shares": shares}}
-        return 100 * ndcg(rank(other, job.data, job.splits[split]), 10)
+        return 100 * ndcg(rank(other, data, job.splits[split]), 10)
 
     groups = {split: frequency_group(job.dataset.counts[part.target]) for split, part in job.splits.items()}
     large = [name for name, users in groups["valid"].items() if users.sum() >= LEAST_USERS]

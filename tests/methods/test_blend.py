@@ -276,7 +276,7 @@ def test_what_bounds_it_is_measured(named, tmp_path, monkeypatch, capsys):
     config, workdir = small_config("best", **named), tmp_path / "w"
     run(config, workdir)
     with Report("blend_bounds", ("split", "what")) as report:
-        blend_bounds.table(report, Run(config, workdir, str))
+        blend_bounds.table(report, Run(config, workdir, str), 24)
     found = {(line["split"], line["what"]): line for line in report.lines}
     results = read_results(workdir)
     for split in ("valid", "test"):
