@@ -55,15 +55,15 @@ def main() -> None:
 
 
 def table(report: Report, job: Run, words: int) -> None:
-    phase, data = job.method.phases[-1], Run(with_fields(job.config, {"blend.words": words}), None, str).data
-    params, rank = job.best(phase), ranker(phase.scorer(job.config), job.config.eval.batch)
+    phase, other = job.method.phases[-1], Run(with_fields(job.config, {"blend.words": words}), None, str)
+    params, rank = job.best(phase), ranker(phase.scorer(other.config), job.config.eval.batch)
 
     @cache
     def gains(split: str, factors: tuple[float, ...]) -> np.ndarray:
         """nDCG@10 of every user, in percent."""
         shares = params["gate"]["shares"] + jnp.log(jnp.asarray(factors, jnp.float32))
-        other = {**params, "gate": {**params["gate"], "shares": shares}}
-        return 100 * ndcg(rank(other, data, job.splits[split]), 10)
+        changed = {**params, "gate": {**params["gate"], "shares": shares}}
+        return 100 * ndcg(rank(changed, other.data, job.splits[split]), 10)
 
     groups = {split: frequency_group(job.dataset.counts[part.target]) for split, part in job.splits.items()}
     large = [name for name, users in groups["valid"].items() if users.sum() >= LEAST_USERS]

@@ -277,6 +277,8 @@ def test_what_bounds_it_is_measured(named, tmp_path, monkeypatch, capsys):
     run(config, workdir)
     with Report("blend_bounds", ("split", "what")) as report:
         blend_bounds.table(report, Run(config, workdir, str), 24)
+        with_fewer = Report("blend_bounds", ())
+        blend_bounds.table(with_fewer, Run(config, workdir, str), 12)
     found = {(line["split"], line["what"]): line for line in report.lines}
     results = read_results(workdir)
     for split in ("valid", "test"):
@@ -287,3 +289,6 @@ def test_what_bounds_it_is_measured(named, tmp_path, monkeypatch, capsys):
     assert best >= max(line["all"] for (split, what), line in found.items() if split == "valid" and "known" not in what)
     assert found["valid", "group known"]["all"] > best
     assert found["valid", "..without words"]["words"] == 0
+    fewer = {(line["split"], line["what"]): line["all"] for line in with_fewer.lines}
+    assert fewer["test", "words alone"] != found["test", "words alone"]["all"]
+    assert fewer["test", "learned alone"] == found["test", "learned alone"]["all"]
