@@ -1,3 +1,3 @@
 """The version of the package."""
 
-VERSION = "0.13.2"
+VERSION = "0.13.3"
