@@ -55,6 +55,7 @@ def main() -> None:
 
 
 def table(report: Report, job: Run, words: int) -> None:
+    """Fills the report for a finished run, with so many directions of words."""
     phase, other = job.method.phases[-1], Run(with_fields(job.config, {"blend.words": words}), None, str)
     params, rank = job.best(phase), ranker(phase.scorer(other.config), job.config.eval.batch)
 
