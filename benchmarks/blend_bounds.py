@@ -49,9 +49,9 @@ def main() -> None:
     config = parse(["main.py", f"--config={options.dataset}"]).config
     job = Run(settings_of(options.workdir, config, ()), options.workdir, str)
     if job.config.method != "blend" or not job.is_finished:
-        raise UserError(f"{options.workdir} is no finished run of blend")
+        raise UserError(f"{options.workdir} is no finished run of blend: train one with --config.method=blend")
     with Report("blend_bounds", ("split", "what", *EXPERTS, "all", "warm", "median", "cold", "unseen")) as report:
-        table(report, job, options.words or job.config.blend.words)
+        table(report, job, job.config.blend.words if options.words is None else options.words)
 
 
 def table(report: Report, job: Run, words: int) -> None:

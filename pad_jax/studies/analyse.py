@@ -275,4 +275,6 @@ def kendall_claims(panels: dict[str, dict[str, list[float]]], frozen: bool = Fal
             judged(bool(ids.mean() > text.mean()), [*ids, *text]),
         ),
     ]
-    return [c._replace(verdict=UNTESTED) for c in claims] if frozen else claims
+    if frozen:
+        return [c._replace(found=f"{c.found}; frozen by alignment.freeze_ids", verdict=UNTESTED) for c in claims]
+    return claims

@@ -1,5 +1,7 @@
 """Blend: the experts that nothing trains, the shares of all, and what they learn from."""
 
+import json
+import sys
 from dataclasses import replace
 
 import jax
@@ -9,7 +11,6 @@ import pytest
 
 import pad_jax
 from benchmarks import blend_bounds
-from benchmarks.harness import Report
 from pad_jax.data.dataset import ItemLists
 from pad_jax.errors import UserError
 from pad_jax.evaluation.baselines import DECAY, scores_of
@@ -275,12 +276,16 @@ def test_what_bounds_it_is_measured(named, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(blend_bounds, "LEAST_USERS", 5)
     config, workdir = small_config("best", **named), tmp_path / "w"
     run(config, workdir)
-    with Report("blend_bounds", ("split", "what")) as report:
-        blend_bounds.table(report, Run(config, workdir, str), 24)
-        with_fewer = Report("blend_bounds", ())
-        blend_bounds.table(with_fewer, Run(config, workdir, str), 12)
-    found = {(line["split"], line["what"]): line for line in report.lines}
-    results = read_results(workdir)
+
+    def measured(*options):
+        """The lines of the command, by split and what stands in it."""
+        monkeypatch.setattr(sys, "argv", ["blend_bounds", "demo", str(workdir), *options])
+        capsys.readouterr()
+        blend_bounds.main()
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+        return {(line["split"], line["what"]): line for line in lines if "split" in line}
+
+    found, results = measured(), read_results(workdir)
     for split in ("valid", "test"):
         assert found[split, "the gate"]["all"] == pytest.approx(100 * results["phases"]["finetune"][split]["nDCG@10"])
         alone = [found[split, f"{expert} alone"]["all"] for expert in blend_bounds.EXPERTS]
@@ -289,6 +294,8 @@ def test_what_bounds_it_is_measured(named, tmp_path, monkeypatch, capsys):
     assert best >= max(line["all"] for (split, what), line in found.items() if split == "valid" and "known" not in what)
     assert found["valid", "group known"]["all"] > best
     assert found["valid", "..without words"]["words"] == 0
-    fewer = {(line["split"], line["what"]): line["all"] for line in with_fewer.lines}
-    assert fewer["test", "words alone"] != found["test", "words alone"]["all"]
-    assert fewer["test", "learned alone"] == found["test", "learned alone"]["all"]
+    fewer = measured("--words", "12")
+    assert fewer["test", "words alone"]["all"] != found["test", "words alone"]["all"]
+    assert fewer["test", "learned alone"] == found["test", "learned alone"]
+    with pytest.raises(UserError, match=r"blend\.words"):
+        measured("--words", "0")

@@ -140,6 +140,15 @@ def test_two_rows_are_not_judged_where_a_clock_decided(pad, plain, told, cut):
     assert page._markdown[-1].splitlines()[-1].endswith(f" {CUT} |") == cut
 
 
+def test_rows_are_called_by_their_labels():
+    page, found = Page(""), Effect(0.1, 0.0, 0.2, 0.04, 0.1, 50)
+    pair = judgement.Comparison("pantry", "blend", "disco", "all", 150, found, 0.2)
+    judgement.question(page, "3", [pair], {id(pair): 0.5})
+    assert "| blend above chunks + CLUB (after DisCo) |" in page._markdown[-1]
+    judgement.regret_table(page, [measured("pantry", disco=0.1, blend=0.2)])
+    assert "\n| chunks + CLUB (after DisCo) |" in page._markdown[-1]
+
+
 def test_a_difference_from_nothing_has_no_percentage():
     page, found = Page(""), Effect(0.1, 0.0, 0.2, 0.04, 0.1, 50)
     pair = [judgement.Comparison("pantry", "pad", "sasrec", "unseen", 150, found, base) for base in (0.0, 0.2)]
